@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * What local operations and peers' records do to the set of records. Pure: time comes in as an
+ * argument, storage through struct records, no I/O of its own. One thread.
+ */
+#ifndef CORE_REPLICA_H
+#define CORE_REPLICA_H
+
+#include "core/records.h"
+#include "core/view.h"
+
+struct replica {
+    const struct records *r;
+    uint64_t node;     /* ourselves, this incarnation */
+    uint64_t next_seq; /* next stamp.seq we give, from 1; the caller persists it with the records */
+    uint64_t next_id;  /* next id128.n we give, from 2 */
+    struct hlc clock;
+    struct vvec know; /* what this node holds; the caller persists it with the records */
+};
+
+/* A fresh id created by this node. */
+struct id128 replica_new_id(struct replica *p);
+
+/*
+ * Local operations. They follow a change that was already made in the backing tree, stamp the
+ * records and put them with source = ourselves, and set the places of the names they move (the tree
+ * has them there already). wall_us: now; min_hlc/at: 0, or the exact clock value for what a first
+ * scan finds (its mtime), so that an old copy never beats a newer one.
+ * -ENOENT when the names spoken of do not exist in the records: the caller rescans the directory.
+ */
+/* Bind inode rid (whose content and attr records exist or will be put next) to a new name. */
+FARM_MUSTUSE int replica_link(struct replica *p, uint64_t wall_us, uint64_t at, struct id128 rid,
+                              struct id128 parent, const uint8_t *name, uint8_t len,
+                              struct id128 *nid);
+/* Tombstone every name record that claims the place (the one shown and hidden rivals), so that
+ * deleting what one sees never uncovers something else. */
+FARM_MUSTUSE int replica_unlink(struct replica *p, uint64_t wall_us, struct id128 parent,
+                                const uint8_t *name, uint8_t len);
+/* The name at the old place gets a new register; every other record claiming the new place dies.
+ * exchange: both names swap places. The move is put before the tombstones. */
+FARM_MUSTUSE int replica_rename(struct replica *p, uint64_t wall_us, struct id128 old_parent,
+                                const uint8_t *old_name, uint8_t old_len, struct id128 new_parent,
+                                const uint8_t *new_name, uint8_t new_len, bool exchange);
+/* A new content version: stamps, vv (previous vv + ourselves) and base are filled in here; the
+ * caller sets rid, type, size, mtime, digest, target, rdev. */
+FARM_MUSTUSE int replica_content(struct replica *p, uint64_t wall_us, uint64_t at,
+                                 struct content_rec *c);
+FARM_MUSTUSE int replica_attr(struct replica *p, uint64_t wall_us, uint64_t at, struct attr_rec *a);
+
+enum merge_result {
+    MERGE_OLD,      /* we hold it or a later one: nothing changed */
+    MERGE_NEW,      /* put */
+    MERGE_CONFLICT, /* put; content: what it replaced was concurrent and must be preserved */
+    MERGE_LOST,     /* content: concurrent and older than ours: not put; it is to be preserved if its
+                       data came along */
+};
+
+/* Merge a peer's record (received from node `source`). Raises knowledge by its stamp in every case
+ * but an error, and the clock within its bound (*skewed = true when it was beyond it). */
+FARM_MUSTUSE int replica_merge(struct replica *p, uint64_t wall_us, const struct record *rec,
+                               uint64_t source, enum merge_result *result, bool *skewed);
+
+#endif

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * The control files: a FUSE session of its own at `.farm` in the root of the mount, ordinary open
+ * mode, direct I/O, poll. What is in it is given by a provider; this module turns paths into
+ * nodes and requests into calls.
+ *
+ * Paths are relative to .farm: "" is its root, "status", "peers/web2/state". One thread serves;
+ * provider calls come on it and must not block (what takes time is answered later through a request).
+ * All files are owned by root and the group `farm` (root when there is no such group): directories
+ * 0750, readable files 0440, writable 0660 / 0220.
+ */
+#ifndef MOUNT_CONTROL_H
+#define MOUNT_CONTROL_H
+
+#include "base/buf.h"
+#include "mount/mount.h"
+
+#include <stdbool.h>
+
+struct control;
+struct control_request;
+
+enum control_type {
+    CONTROL_DIR = 1,
+    CONTROL_FILE = 2,   /* content is made when it is opened, and stays so for that open */
+    CONTROL_STREAM = 3, /* grows: read at an offset, poll waits for more (events) */
+    CONTROL_WAIT = 4,   /* reading is answered later (barrier) */
+};
+enum { CONTROL_READ = 1, CONTROL_WRITE = 2 };
+
+struct control_stat {
+    enum control_type type;
+    unsigned access; /* CONTROL_READ | CONTROL_WRITE */
+};
+
+typedef void (*control_list)(void *arg, const char *name, const struct control_stat *st);
+
+struct control_provider {
+    void *ctx;
+    int (*stat)(void *ctx, const char *path, struct control_stat *st); /* -ENOENT */
+    int (*list)(void *ctx, const char *path, control_list f, void *arg);
+    /* FILE: append the whole content to `out`. */
+    int (*read)(void *ctx, const char *path, struct buf *out);
+    /* STREAM: append up to n bytes from off; 0 bytes: nothing yet, the reader sees end of file. */
+    int (*stream)(void *ctx, const char *path, uint64_t off, size_t n, struct buf *out);
+    /* WRITE: one write is one command (at most 64 KiB). */
+    int (*write)(void *ctx, const char *path, const void *data, size_t n);
+    /* WAIT: takes the request; answer it with control_answer from any thread. */
+    void (*wait)(void *ctx, const char *path, struct control_request *rq);
+};
+
+/* fuse_fd: already mounted at .farm. Like mount_start for restarts (shared->control_init). */
+FARM_MUSTUSE int control_start(int fuse_fd, struct mount_shared *shared,
+                               const struct control_provider *p, struct control **out);
+void control_stop(struct control *c);
+/* Answer a WAIT request: the data of its file (err 0) or an error; frees the request. */
+void control_answer(struct control_request *rq, int err, const void *data, size_t n);
+/* The reader gave up (interrupted): asked by the provider now and then, or on the next event. */
+bool control_gone(const struct control_request *rq);
+/* A stream has grown: wakes pollers. Any thread. */
+void control_grown(struct control *c, const char *path);
+
+#endif

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * The mount: libfuse low-level operations over the backing tree, capture of changes, closes through
+ * fanotify, and invalidation of the kernel's caches. See farmfs-design(7), "The mount".
+ *
+ * Threads: `threads` FUSE threads answer requests, one reads fanotify, one notifies the kernel. FUSE
+ * threads never notify, never touch the network, and wait for nothing but claims, room in the intent
+ * log, and (fsync) the acknowledgement asked for.
+ */
+#ifndef MOUNT_MOUNT_H
+#define MOUNT_MOUNT_H
+
+#include "store/claims.h"
+#include "store/dirty.h"
+#include "store/intent.h"
+#include "store/nodes.h"
+#include "store/staging.h"
+
+/* Shared memory between the supervisor and its successive workers (MAP_SHARED): what the kernel said
+ * in its one FUSE_INIT of each connection, to be replayed to a new session. */
+struct mount_shared {
+    uint64_t conn; /* random, of this mount */
+    uint32_t init_len, control_init_len; /* 0: not yet received */
+    uint8_t init[512], control_init[512];
+};
+
+struct mount_env {
+    int rootfd;      /* the backing directory, opened before mounting over it */
+    int fuse_fd;     /* /dev/fuse of the main mount, already mounted */
+    int fanotify_fd; /* group with a FAN_MARK_FILESYSTEM mark on the main mount */
+    struct mount_shared *shared;
+    struct nodes *nodes;
+    struct intent_log *intents;
+    struct claims *claims;
+    struct dirty *dirty;
+    struct staging *staging;
+    const char *hide; /* a name in the root that is not shown (staging inside the folder); or NULL */
+    unsigned threads; /* 0: as many as processors, at least 2, at most 8 */
+    /* fsync of a lid: returns 0 when the folder's `ack` is fulfilled; may wait. NULL: local only. */
+    int (*acknowledged)(void *arg, uint64_t lid);
+    void *arg;
+};
+
+struct mount;
+
+/* Starts serving: a first worker answers FUSE_INIT, a later one replays it and has the requests in
+ * flight sent again. Returns once requests are being served. */
+FARM_MUSTUSE int mount_start(const struct mount_env *env, struct mount **out);
+/* Ends the threads (requests not answered stay with the kernel for the next worker), frees. */
+void mount_stop(struct mount *m);
+/* True when the kernel ended the connection (unmounted). fd: readable (eventfd) when that happens. */
+bool mount_ended(const struct mount *m);
+int mount_ended_fd(const struct mount *m);
+
+/* Invalidation: any thread but FUSE threads; queued and done in order by the notify thread; bounded
+ * queue (waits for room). Entries are expired, never detached: a name below may be a mount point. */
+void mount_forget_entry(struct mount *m, uint64_t parent, const uint8_t *name, uint8_t len);
+void mount_forget_attr(struct mount *m, uint64_t lid);
+void mount_forget_data(struct mount *m, uint64_t lid); /* content, listing and attributes */
+/* Calls f(arg) on the notify thread when everything queued before has been done. */
+void mount_after_notify(struct mount *m, void (*f)(void *), void *arg);
+
+#endif

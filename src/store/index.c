@@ -1,0 +1,605 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* The environment and its transactions, what every table shares, and the small tables. */
+#include "store/index_i.h"
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "wire/record.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define INDEX_FILE "index.mdb"
+#define READERS_MAX 512u
+
+static const char *const table_names[T_COUNT] = {
+    [T_META] = "meta",         [T_NAMES] = "names",       [T_CONTENTS] = "contents",
+    [T_ATTRS] = "attrs",       [T_NAMES_AT] = "names_at", [T_NAMES_OF] = "names_of",
+    [T_NAMES_IN] = "names_in", [T_LOG] = "log",           [T_PLACE] = "place",
+    [T_SLOT] = "slot",         [T_NODES] = "nodes",       [T_LIDS] = "lids",
+    [T_HANDLES] = "handles",   [T_LEAVES] = "leaves",     [T_JOURNAL] = "journal",
+    [T_PEERS] = "peers",       [T_KEPT] = "kept",
+};
+
+int index_code(int rc)
+{
+    switch (rc) {
+    case MDB_SUCCESS: return 0;
+    case MDB_NOTFOUND: return -ENOENT;
+    case MDB_MAP_FULL:
+    case MDB_TXN_FULL: return -ENOSPC;
+    case MDB_VERSION_MISMATCH: return FARM_EVERSION;
+    case MDB_READERS_FULL: return -EMFILE;
+    /* A failed write of the meta page: the environment must be opened again, but what is in it is
+     * sound. */
+    case MDB_PANIC:
+    case MDB_BAD_TXN: return -EIO;
+    default: return rc > 0 ? -rc : FARM_ECORRUPT;
+    }
+}
+
+/* ---- keys and rows ---- */
+
+void key_raw(struct key *k, const void *p, size_t n)
+{
+    farm_assert(n <= KEY_MAX - k->n);
+    memcpy(k->b + k->n, p, n);
+    k->n += n;
+}
+
+void key_u64(struct key *k, uint64_t v)
+{
+    uint64_t be = htobe64(v);
+    key_raw(k, &be, sizeof be);
+}
+
+void key_id(struct key *k, struct id128 id)
+{
+    key_u64(k, id.node);
+    key_u64(k, id.n);
+}
+
+uint64_t key_get_u64(const uint8_t *p)
+{
+    uint64_t be;
+    memcpy(&be, p, sizeof be);
+    return be64toh(be);
+}
+
+struct id128 key_get_id(const uint8_t *p)
+{
+    return (struct id128){key_get_u64(p), key_get_u64(p + 8)};
+}
+
+void put_id(struct buf *b, struct id128 id)
+{
+    buf_put_u64(b, id.node);
+    buf_put_u64(b, id.n);
+}
+
+void put_stamp(struct buf *b, struct stamp s)
+{
+    buf_put_u64(b, s.node);
+    buf_put_u64(b, s.seq);
+}
+
+struct id128 get_id(struct cur *c)
+{
+    struct id128 id;
+    id.node = cur_u64(c);
+    id.n = cur_u64(c);
+    return id;
+}
+
+struct stamp get_stamp(struct cur *c)
+{
+    struct stamp s;
+    s.node = cur_u64(c);
+    s.seq = cur_u64(c);
+    return s;
+}
+
+int row_open(const MDB_val *v, struct cur *out)
+{
+    cur_init(out, v->mv_data, v->mv_size);
+    uint8_t version = cur_u8(out);
+    if (out->err || version == 0)
+        return FARM_ECORRUPT;
+    return version == ROW_VERSION ? 0 : FARM_EVERSION;
+}
+
+int row_get(const struct index *ix, MDB_txn *txn, enum table t, const struct key *k,
+            struct cur *out)
+{
+    MDB_val key = {k->n, (void *)(uintptr_t)k->b}, v;
+
+    farm_assert(txn);
+    int rc = mdb_get(txn, ix->dbi[t], &key, &v);
+    return rc ? index_code(rc) : row_open(&v, out);
+}
+
+struct buf *row_begin(struct index *ix)
+{
+    buf_reset(&ix->row);
+    buf_put_u8(&ix->row, ROW_VERSION);
+    return &ix->row;
+}
+
+static int wrote(struct index *ix, int rc)
+{
+    int e = index_code(rc);
+    if (e && e != -ENOENT && !ix->failed)
+        ix->failed = e;
+    return e;
+}
+
+int row_put_flags(struct index *ix, enum table t, const struct key *k, MDB_val *v, unsigned flags)
+{
+    MDB_val key = {k->n, (void *)(uintptr_t)k->b};
+
+    farm_assert(ix->txn);
+    return wrote(ix, mdb_put(ix->txn, ix->dbi[t], &key, v, flags));
+}
+
+int row_put(struct index *ix, enum table t, const struct key *k)
+{
+    if (ix->row.err) {
+        ix->failed = ix->row.err;
+        return ix->row.err;
+    }
+    MDB_val v = {ix->row.len, ix->row.data};
+    return row_put_flags(ix, t, k, &v, 0);
+}
+
+int row_put_empty(struct index *ix, enum table t, const struct key *k)
+{
+    uint8_t version = ROW_VERSION;
+    MDB_val v = {1, &version};
+    return row_put_flags(ix, t, k, &v, 0);
+}
+
+int row_del(struct index *ix, enum table t, const struct key *k)
+{
+    MDB_val key = {k->n, (void *)(uintptr_t)k->b};
+
+    farm_assert(ix->txn);
+    return wrote(ix, mdb_del(ix->txn, ix->dbi[t], &key, NULL));
+}
+
+int row_drop(struct index *ix, enum table t, const struct key *k)
+{
+    int e = row_del(ix, t, k);
+    return e == -ENOENT ? 0 : e;
+}
+
+int row_scan(const struct index *ix, MDB_txn *txn, enum table t, const struct key *prefix,
+             row_visit f, void *arg)
+{
+    MDB_val k = {prefix->n, (void *)(uintptr_t)prefix->b}, v;
+    MDB_cursor *c;
+
+    farm_assert(txn);
+    int rc = mdb_cursor_open(txn, ix->dbi[t], &c);
+    if (rc)
+        return index_code(rc);
+    /* LMDB takes no empty keys: without a prefix start at the first row. */
+    rc = mdb_cursor_get(c, &k, &v, prefix->n ? MDB_SET_RANGE : MDB_FIRST);
+    int e = 0;
+    while (!rc && k.mv_size >= prefix->n && memcmp(k.mv_data, prefix->b, prefix->n) == 0) {
+        e = f(arg, &k, &v);
+        if (e)
+            break;
+        rc = mdb_cursor_get(c, &k, &v, MDB_NEXT);
+    }
+    mdb_cursor_close(c);
+    if (e)
+        return e;
+    return rc == MDB_NOTFOUND ? 0 : index_code(rc);
+}
+
+/* ---- opening ---- */
+
+/* A data file shorter than its meta page says lost its tail (or that was never written, being free):
+ * make it long enough, so that damage shows as a page of zeros and not as SIGBUS. */
+static int fill_up(MDB_env *env)
+{
+    MDB_envinfo info;
+    MDB_stat st;
+    struct stat file;
+    int fd;
+
+    int rc = mdb_env_get_fd(env, &fd);
+    if (!rc)
+        rc = mdb_env_info(env, &info);
+    if (!rc)
+        rc = mdb_env_stat(env, &st);
+    if (rc)
+        return index_code(rc);
+    if (fstat(fd, &file) < 0)
+        return -errno;
+    off_t need = (off_t)(info.me_last_pgno + 1) * (off_t)st.ms_psize;
+    if (file.st_size < need && ftruncate(fd, need) < 0)
+        return -errno;
+    return 0;
+}
+
+static int check_format(struct index *ix)
+{
+    struct key k = {.n = 0};
+    struct cur c;
+
+    key_raw(&k, "format", 6);
+    int e = row_get(ix, ix->txn, T_META, &k, &c);
+    if (e == -ENOENT) {
+        buf_put_u32(row_begin(ix), INDEX_FORMAT);
+        return row_put(ix, T_META, &k);
+    }
+    if (e)
+        return e;
+    uint32_t format = cur_u32(&c);
+    e = cur_done(&c);
+    if (!e && format != INDEX_FORMAT)
+        e = FARM_EVERSION;
+    return e;
+}
+
+/* The log goes on behind its last entry, whatever the caller wrote into its meta row. */
+static int find_log_head(struct index *ix)
+{
+    MDB_cursor *c;
+    MDB_val k, v;
+
+    int rc = mdb_cursor_open(ix->txn, ix->dbi[T_LOG], &c);
+    if (rc)
+        return index_code(rc);
+    rc = mdb_cursor_get(c, &k, &v, MDB_LAST);
+    uint64_t last = !rc && k.mv_size == 8 ? key_get_u64(k.mv_data) : 0;
+    mdb_cursor_close(c);
+    if (rc && rc != MDB_NOTFOUND)
+        return index_code(rc);
+    if (!rc && k.mv_size != 8)
+        return FARM_ECORRUPT;
+    if (last >= ix->log_head)
+        ix->log_head = last + 1;
+    return 0;
+}
+
+static int open_tables(struct index *ix, bool *fresh)
+{
+    struct index_meta m;
+
+    int e = index_begin(ix);
+    if (e)
+        return e;
+    for (int t = 0; t < T_COUNT && !e; t++)
+        e = index_code(mdb_dbi_open(ix->txn, table_names[t], MDB_CREATE, &ix->dbi[t]));
+    if (!e)
+        e = check_format(ix);
+    if (!e) {
+        e = index_get_meta(ix, &m);
+        *fresh = e == -ENOENT;
+        ix->log_head = e == 0 && m.log_head ? m.log_head : 1;
+        if (e == -ENOENT)
+            e = 0;
+    }
+    if (!e)
+        e = find_log_head(ix);
+    if (e) {
+        index_abort(ix);
+        return e;
+    }
+    ix->log_head_before = ix->log_head;
+    return index_commit(ix);
+}
+
+static int open_env(struct index *ix, const char *dir, size_t map_size)
+{
+    char path[4096];
+    int dead;
+
+    if ((size_t)snprintf(path, sizeof path, "%s/" INDEX_FILE, dir) >= sizeof path)
+        return -ENAMETOOLONG;
+    int rc = mdb_env_create(&ix->env);
+    if (!rc)
+        rc = mdb_env_set_maxdbs(ix->env, T_COUNT);
+    if (!rc)
+        rc = mdb_env_set_maxreaders(ix->env, READERS_MAX);
+    if (!rc)
+        rc = mdb_env_set_mapsize(ix->env, map_size);
+    if (!rc)
+        rc = mdb_env_open(ix->env, path, MDB_NOSUBDIR | MDB_NOSYNC | MDB_NOTLS | MDB_NORDAHEAD,
+                          0600);
+    if (!rc)
+        rc = mdb_reader_check(ix->env, &dead);
+    return rc ? index_code(rc) : fill_up(ix->env);
+}
+
+int index_open(const char *dir, size_t map_size, struct index **out, bool *fresh)
+{
+    struct index *ix = calloc(1, sizeof *ix);
+    bool anew = false;
+
+    if (!ix)
+        return -ENOMEM;
+    buf_init(&ix->row, ROW_MAX);
+    int e = open_env(ix, dir, map_size);
+    if (!e)
+        e = open_tables(ix, &anew);
+    /* A table that should be one and is not, or one with other properties. */
+    if (e == -EINVAL)
+        e = FARM_ECORRUPT;
+    if (e) {
+        index_close(ix);
+        return e;
+    }
+    *out = ix;
+    *fresh = anew;
+    return 0;
+}
+
+void index_close(struct index *ix)
+{
+    if (!ix)
+        return;
+    index_abort(ix);
+    if (ix->env)
+        mdb_env_close(ix->env);
+    buf_fini(&ix->row);
+    free(ix);
+}
+
+/* ---- transactions ---- */
+
+int index_begin(struct index *ix)
+{
+    farm_assert(!ix->txn);
+    int rc = mdb_txn_begin(ix->env, NULL, 0, &ix->txn);
+    if (rc) {
+        ix->txn = NULL;
+        return index_code(rc);
+    }
+    ix->failed = 0;
+    ix->log_head_before = ix->log_head;
+    return 0;
+}
+
+int index_commit(struct index *ix)
+{
+    farm_assert(ix->txn);
+    if (ix->failed) {
+        int e = ix->failed;
+        index_abort(ix);
+        return e;
+    }
+    int rc = mdb_txn_commit(ix->txn);
+    ix->txn = NULL;
+    if (rc)
+        ix->log_head = ix->log_head_before;
+    return index_code(rc);
+}
+
+void index_abort(struct index *ix)
+{
+    if (!ix->txn)
+        return;
+    mdb_txn_abort(ix->txn);
+    ix->txn = NULL;
+    ix->log_head = ix->log_head_before;
+}
+
+int index_sync(struct index *ix)
+{
+    return index_code(mdb_env_sync(ix->env, 1));
+}
+
+/* ---- meta ---- */
+
+static struct key meta_key(void)
+{
+    struct key k = {.n = 0};
+    key_raw(&k, "meta", 4);
+    return k;
+}
+
+int meta_row(const struct index *ix, MDB_txn *txn, struct index_meta *m)
+{
+    struct key k = meta_key();
+    struct index_meta r;
+    struct cur c;
+
+    int e = row_get(ix, txn, T_META, &k, &c);
+    if (e)
+        return e;
+    r.folder_id = cur_u64(&c);
+    r.node = cur_u64(&c);
+    r.epoch = cur_u64(&c);
+    r.next_seq = cur_u64(&c);
+    r.next_id = cur_u64(&c);
+    r.next_lid = cur_u64(&c);
+    r.hlc = cur_u64(&c);
+    r.log_head = cur_u64(&c);
+    r.conn = cur_u64(&c);
+    r.intents = cur_u64(&c);
+    const uint8_t *boot = cur_raw(&c, sizeof r.boot_id);
+    r.clean = cur_u8(&c);
+    r.scanned = cur_u8(&c);
+    e = vvec_decode(&c, &r.know);
+    if (!e)
+        e = cur_done(&c);
+    if (e)
+        return e;
+    memcpy(r.boot_id, boot, sizeof r.boot_id);
+    *m = r;
+    return 0;
+}
+
+int index_get_meta(struct index *ix, struct index_meta *m)
+{
+    return meta_row(ix, ix->txn, m);
+}
+
+int index_put_meta(struct index *ix, const struct index_meta *m)
+{
+    struct key k = meta_key();
+    struct index_meta was;
+
+    int e = index_get_meta(ix, &was);
+    if (e && e != -ENOENT)
+        return e;
+    if (!e && was.folder_id != m->folder_id)
+        return FARM_EFOLDER;
+    struct buf *b = row_begin(ix);
+    buf_put_u64(b, m->folder_id);
+    buf_put_u64(b, m->node);
+    buf_put_u64(b, m->epoch);
+    buf_put_u64(b, m->next_seq);
+    buf_put_u64(b, m->next_id);
+    buf_put_u64(b, m->next_lid);
+    buf_put_u64(b, m->hlc);
+    buf_put_u64(b, m->log_head);
+    buf_put_u64(b, m->conn);
+    buf_put_u64(b, m->intents);
+    buf_put(b, m->boot_id, sizeof m->boot_id);
+    buf_put_u8(b, m->clean);
+    buf_put_u8(b, m->scanned);
+    vvec_encode(b, &m->know);
+    return row_put(ix, T_META, &k);
+}
+
+/* ---- peers ---- */
+
+static int peer_decode(uint64_t node, struct cur *c, struct index_peer *out)
+{
+    struct index_peer p = {.node = node};
+
+    uint8_t len = cur_u8(c);
+    const uint8_t *name = cur_raw(c, len);
+    p.epoch = cur_u64(c);
+    p.applied = cur_u64(c);
+    p.seen_us = cur_u64(c);
+    int e = vvec_decode(c, &p.know);
+    if (!e)
+        e = cur_done(c);
+    if (e)
+        return e;
+    if (len >= sizeof p.name)
+        return FARM_ECORRUPT;
+    if (len)
+        memcpy(p.name, name, len);
+    *out = p;
+    return 0;
+}
+
+int index_get_peer(struct index *ix, uint64_t node, struct index_peer *p)
+{
+    struct key k = key_of_u64(node);
+    struct cur c;
+
+    int e = row_get(ix, ix->txn, T_PEERS, &k, &c);
+    return e ? e : peer_decode(node, &c, p);
+}
+
+int index_put_peer(struct index *ix, const struct index_peer *p)
+{
+    struct key k = key_of_u64(p->node);
+    struct buf *b = row_begin(ix);
+    uint8_t len = (uint8_t)strnlen(p->name, sizeof p->name - 1);
+
+    buf_put_u8(b, len);
+    buf_put(b, p->name, len);
+    buf_put_u64(b, p->epoch);
+    buf_put_u64(b, p->applied);
+    buf_put_u64(b, p->seen_us);
+    vvec_encode(b, &p->know);
+    return row_put(ix, T_PEERS, &k);
+}
+
+struct peer_scan {
+    peer_visit f;
+    void *arg;
+};
+
+static int on_peer(void *arg, const MDB_val *k, const MDB_val *v)
+{
+    struct peer_scan *s = arg;
+    struct index_peer p;
+    struct cur c;
+
+    int e = row_open(v, &c);
+    if (!e && k->mv_size != 8)
+        e = FARM_ECORRUPT;
+    if (!e)
+        e = peer_decode(key_get_u64(k->mv_data), &c, &p);
+    return e ? e : s->f(s->arg, &p);
+}
+
+int index_peers(struct index *ix, peer_visit f, void *arg)
+{
+    struct peer_scan s = {f, arg};
+    struct key all = {.n = 0};
+    return row_scan(ix, ix->txn, T_PEERS, &all, on_peer, &s);
+}
+
+/* ---- kept ---- */
+
+int index_put_kept(struct index *ix, const struct index_kept *k)
+{
+    struct key key = key_of_u64(k->key);
+    struct buf *b = row_begin(ix);
+    uint8_t why = (uint8_t)strnlen(k->why, sizeof k->why - 1);
+
+    if (k->path_len > sizeof k->path)
+        return -ENAMETOOLONG;
+    buf_put_u64(b, k->when_us);
+    put_id(b, k->rid);
+    put_stamp(b, k->stamp);
+    buf_put_u8(b, why);
+    buf_put(b, k->why, why);
+    buf_put_bytes(b, k->path, k->path_len);
+    return row_put(ix, T_KEPT, &key);
+}
+
+struct kept_scan {
+    kept_visit f;
+    void *arg;
+};
+
+static int on_kept(void *arg, const MDB_val *k, const MDB_val *v)
+{
+    struct kept_scan *s = arg;
+    struct index_kept kept = {0};
+    struct cur c;
+    uint32_t path_len;
+
+    int e = row_open(v, &c);
+    if (e)
+        return e;
+    kept.when_us = cur_u64(&c);
+    kept.rid = get_id(&c);
+    kept.stamp = get_stamp(&c);
+    uint8_t len = cur_u8(&c);
+    const uint8_t *why = cur_raw(&c, len);
+    const uint8_t *path = cur_bytes(&c, sizeof kept.path, &path_len);
+    e = cur_done(&c);
+    if (!e && (len >= sizeof kept.why || k->mv_size != 8))
+        e = FARM_ECORRUPT;
+    if (e)
+        return e;
+    kept.key = key_get_u64(k->mv_data);
+    if (len)
+        memcpy(kept.why, why, len);
+    kept.path_len = (uint16_t)path_len;
+    if (path_len)
+        memcpy(kept.path, path, path_len);
+    return s->f(s->arg, &kept);
+}
+
+int index_each_kept(struct index *ix, kept_visit f, void *arg)
+{
+    struct kept_scan s = {f, arg};
+    struct key all = {.n = 0};
+    return row_scan(ix, ix->txn, T_KEPT, &all, on_kept, &s);
+}

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * The index: LMDB, one environment in the state directory. Holds the records, the log, where things
+ * are in the backing tree, what peers have, the journal of changed ranges and the block digests.
+ *
+ * Threads: one writer (the core thread) owns the write transaction: index_begin .. index_commit.
+ * Readers (FUSE threads, senders) use a struct index_reader each, which sees committed state only.
+ * A commit reaches the disk by index_sync, called about once a second and at a clean stop; after a
+ * crash of the process nothing committed is lost. Format versioned: FARM_EVERSION on another.
+ */
+#ifndef STORE_INDEX_H
+#define STORE_INDEX_H
+
+#include "core/records.h"
+#include "core/replica.h"
+#include "store/handle.h"
+
+#include <stddef.h>
+
+struct index;
+struct index_reader;
+
+/* What the node knows of itself; one row, written in the same transaction as what it describes. */
+struct index_meta {
+    uint64_t folder_id;
+    uint64_t node;      /* this incarnation */
+    uint64_t epoch;     /* of the log: random, new whenever the index is made anew */
+    uint64_t next_seq;  /* as in struct replica */
+    uint64_t next_id;
+    uint64_t next_lid;  /* lids below are used up (handed out in blocks) */
+    uint64_t hlc;
+    uint64_t log_head;  /* position of the next log entry, from 1 */
+    uint64_t conn;      /* identifies the FUSE mount the last worker served (0 none) */
+    uint64_t intents;   /* every intent before this sequence number has been turned into records */
+    uint8_t boot_id[16];
+    uint8_t clean;      /* 1: stopped cleanly, nothing changed behind our back since */
+    uint8_t scanned;    /* 1: the first scan of the folder has been done */
+    struct vvec know;
+};
+
+/* Where an inode record is in the backing tree of this node. */
+struct index_node {
+    struct id128 rid;
+    uint64_t lid;
+    uint8_t type; /* enum node_type */
+    uint8_t flags; /* NODE_HELD ... */
+    struct handle handle;
+    uint64_t size;     /* as sealed: what a rescan compares */
+    int64_t mtime_ns;  /* as sealed */
+    int64_t ctime_ns;  /* as of the last time records and file were known to agree */
+};
+enum {
+    NODE_HELD = 1,    /* new regular file, not announced: its names are not in the log yet */
+    NODE_DIRTY = 2,   /* has writes that are not sealed (set at the first, cleared by the seal) */
+    NODE_NODATA = 4,  /* the record is known, the content has not arrived yet */
+};
+
+/* `dir` is the state directory. Creates the environment when absent (*fresh = true).
+ * FARM_ECORRUPT, FARM_EVERSION, -errno. */
+FARM_MUSTUSE int index_open(const char *dir, size_t map_size, struct index **out, bool *fresh);
+void index_close(struct index *ix);
+
+FARM_MUSTUSE int index_begin(struct index *ix);
+FARM_MUSTUSE int index_commit(struct index *ix);
+void index_abort(struct index *ix);
+FARM_MUSTUSE int index_sync(struct index *ix);
+
+/* Everything below without `reader` is for the core thread inside a write transaction. */
+/* -ENOENT in a fresh index. */
+FARM_MUSTUSE int index_get_meta(struct index *ix, struct index_meta *m);
+FARM_MUSTUSE int index_put_meta(struct index *ix, const struct index_meta *m);
+
+/* struct records over the current write transaction. put_* move the log entry and raise log_head.
+ * A NAME whose inode is NODE_HELD is put without a log entry; index_release logs it later. */
+void index_records(struct index *ix, struct records *out);
+/* The current log head (next position). */
+uint64_t index_log_head(const struct index *ix);
+void index_set_log_head(struct index *ix, uint64_t head);
+/* Remove a record that was never announced (a held file that was deleted again). */
+FARM_MUSTUSE int index_forget_name(struct index *ix, struct id128 nid);
+FARM_MUSTUSE int index_forget_inode(struct index *ix, struct id128 rid);
+
+FARM_MUSTUSE int index_get_node(struct index *ix, struct id128 rid, struct index_node *n);
+FARM_MUSTUSE int index_get_node_by_lid(struct index *ix, uint64_t lid, struct index_node *n);
+FARM_MUSTUSE int index_get_node_by_handle(struct index *ix, const struct handle *h,
+                                          struct index_node *n);
+/* Stores the row and its lid and handle orders; the rid's former lid and handle rows are removed
+ * (keep_lid: the former lid row stays, marked as an orphan with its handle, until
+ * index_del_orphan). */
+FARM_MUSTUSE int index_put_node(struct index *ix, const struct index_node *n, bool keep_lid);
+FARM_MUSTUSE int index_del_node(struct index *ix, struct id128 rid, bool keep_lid);
+/* An inode without a record that the kernel may still refer to. */
+FARM_MUSTUSE int index_put_orphan(struct index *ix, uint64_t lid, const struct handle *h);
+FARM_MUSTUSE int index_del_orphan(struct index *ix, uint64_t lid);
+
+/* Names placed in a directory (what is in the backing tree), in order of name. */
+typedef int (*place_visit)(void *arg, const uint8_t *name, uint8_t len, struct id128 nid);
+FARM_MUSTUSE int index_places_in(struct index *ix, struct id128 parent, place_visit f, void *arg);
+
+/* Leaves of the digest tree of the current content (files of more than one block). */
+FARM_MUSTUSE int index_get_leaves(struct index *ix, struct id128 rid, const uint8_t **leaves,
+                                  uint64_t *n);
+FARM_MUSTUSE int index_put_leaves(struct index *ix, struct id128 rid, const uint8_t *leaves,
+                                  uint64_t n);
+
+/*
+ * The journal: for a content version the ranges in which it differs from its base. At most
+ * JOURNAL_VERSIONS per inode and JOURNAL_RANGES per version are kept (older ones are dropped, ranges
+ * are merged); a peer with an older version gets the whole file.
+ */
+#define JOURNAL_VERSIONS 16u
+#define JOURNAL_RANGES 256u
+struct range {
+    uint64_t off, len;
+};
+FARM_MUSTUSE int index_journal_put(struct index *ix, struct id128 rid, struct stamp version,
+                                   struct stamp base, const struct range *r, uint32_t n);
+FARM_MUSTUSE int index_journal_drop(struct index *ix, struct id128 rid);
+
+/* Peers, by node id. */
+struct index_peer {
+    uint64_t node;
+    char name[64];
+    uint64_t epoch;   /* of its log */
+    uint64_t applied; /* how far we have applied that log */
+    struct vvec know; /* the latest we heard that it holds */
+    uint64_t seen_us; /* wall time of last contact */
+};
+FARM_MUSTUSE int index_get_peer(struct index *ix, uint64_t node, struct index_peer *p);
+FARM_MUSTUSE int index_put_peer(struct index *ix, const struct index_peer *p);
+typedef int (*peer_visit)(void *arg, const struct index_peer *p);
+FARM_MUSTUSE int index_peers(struct index *ix, peer_visit f, void *arg);
+
+/* Content that lost a conflict: the file is in the staging area under conflicts/<key>. */
+struct index_kept {
+    uint64_t key;
+    uint64_t when_us;
+    struct id128 rid;
+    struct stamp stamp;
+    char why[32];
+    uint16_t path_len;
+    uint8_t path[4096];
+};
+FARM_MUSTUSE int index_put_kept(struct index *ix, const struct index_kept *k);
+typedef int (*kept_visit)(void *arg, const struct index_kept *k);
+FARM_MUSTUSE int index_each_kept(struct index *ix, kept_visit f, void *arg);
+
+/* Readers: open once per thread; each begin sees the latest commit; pointers handed out are valid
+ * until the end. */
+FARM_MUSTUSE int index_reader_new(struct index *ix, struct index_reader **out);
+void index_reader_free(struct index_reader *r);
+FARM_MUSTUSE int index_reader_begin(struct index_reader *r);
+void index_reader_end(struct index_reader *r);
+FARM_MUSTUSE int index_reader_meta(struct index_reader *r, struct index_meta *m);
+/* For the mount: -ENOENT when the index does not know it. orphan: no record any more. */
+FARM_MUSTUSE int index_reader_by_lid(struct index_reader *r, uint64_t lid, struct handle *h,
+                                     uint8_t *type, struct id128 *rid, bool *orphan);
+FARM_MUSTUSE int index_reader_by_handle(struct index_reader *r, const struct handle *h,
+                                        uint64_t *lid, uint8_t *type);
+FARM_MUSTUSE int index_reader_node(struct index_reader *r, struct id128 rid, struct index_node *n);
+FARM_MUSTUSE int index_reader_record(struct index_reader *r, enum rec_kind kind, struct id128 id,
+                                     struct record *out);
+/* The first log entry at or after pos: its position, the record, and the node it came from.
+ * -ENOENT at the end of the log. */
+FARM_MUSTUSE int index_reader_log(struct index_reader *r, uint64_t pos, uint64_t *at,
+                                  struct record *rec, uint64_t *source);
+/* Union of the ranges changed between two versions of an inode's content, merged and sorted, at most
+ * max of them; -ENOENT when the journal does not reach back to `from`. */
+FARM_MUSTUSE int index_reader_journal(struct index_reader *r, struct id128 rid, struct stamp from,
+                                      struct stamp to, struct range *out, uint32_t max,
+                                      uint32_t *n);
+/* Entries, and bytes of content, in the log from pos on: the backlog. Bounded: counts at most `limit`
+ * entries. */
+FARM_MUSTUSE int index_reader_backlog(struct index_reader *r, uint64_t pos, uint64_t limit,
+                                      uint64_t *entries, uint64_t *bytes);
+
+#endif

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * The intent log: a mapped ring file in the state directory. A FUSE thread appends an intent before
+ * it changes the backing tree and completes it afterwards; the core thread consumes completed
+ * intents in order and turns them into records. It is thus also the queue between them, and it
+ * survives the death of the process: a new worker re-examines what was begun and not completed
+ * (intent_recover), processes the rest as if nothing had happened, and recognises requests that had
+ * been carried out but not answered (intent_find).
+ *
+ * Entry, 64-byte aligned, little-endian, all within one mapped ring of fixed size:
+ *   u32 magic | u32 total length | u64 seq | u32 state | u32 check (XXH3 low half of what follows and
+ *   of seq) | struct intent fixed part | name1 | name2
+ * Threads: any number append/complete; one consumes. Full: append waits for the consumer.
+ */
+#ifndef STORE_INTENT_H
+#define STORE_INTENT_H
+
+#include "store/handle.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct intent_log;
+
+enum intent_op {
+    INTENT_NONE = 0,
+    INTENT_CREATE = 1,  /* regular file, fifo, device, symlink, directory: parent, name1, lid, handle */
+    INTENT_LINK = 2,    /* parent, name1, lid */
+    INTENT_UNLINK = 3,  /* parent, name1, lid of what was there; flag ORPHAN: kept as an orphan */
+    INTENT_RMDIR = 4,   /* parent, name1, lid */
+    INTENT_RENAME = 5,  /* parent, name1 -> parent2, name2; lid moved, lid2 replaced or exchanged */
+    INTENT_ATTR = 6,    /* lid: mode, owner, times or xattrs changed (re-read) */
+    INTENT_DIRTY = 7,   /* lid: first write since the last seal, or a range far from the last */
+    INTENT_CLOSE = 8,   /* lid: a writer closed it (or the seal timer): seal it */
+    INTENT_FOUND = 9,   /* parent, name1, lid, handle: seen by a lookup, unknown to the index */
+    INTENT_FORGET = 10, /* lid: an orphan the kernel no longer refers to */
+    INTENT_WAKE = 11,   /* nothing: wakes the consumer */
+};
+enum {
+    INTENT_F_ORPHAN = 1,     /* lid kept as an orphan */
+    INTENT_F_ORPHAN2 = 2,    /* lid2 (replaced by a rename) kept as an orphan */
+    INTENT_F_EXCHANGE = 4,   /* RENAME_EXCHANGE */
+    INTENT_F_TRUNC = 8,      /* DIRTY: the size changed */
+    INTENT_F_EXPLICIT = 16,  /* ATTR: times were set by the caller */
+    INTENT_F_UNLOGGED = 32,  /* name1 is excluded from replication (not used yet: 0) */
+};
+
+struct intent {
+    uint16_t op;
+    uint16_t flags;
+    int32_t result; /* set by complete: 0 or -errno; what the caller was or will be told */
+    uint64_t unique; /* FUSE request number without the resend bit; 0: not a request */
+    uint64_t conn;   /* which mount the request number belongs to */
+    uint64_t wall_us;
+    uint64_t parent, parent2, lid, lid2;
+    uint64_t off, len; /* DIRTY */
+    uint32_t mode;     /* CREATE: st_mode */
+    struct handle handle;
+    uint8_t name1_len, name2_len;
+    uint8_t name1[255], name2[255];
+};
+
+/* Opens or creates `dir`/intents of `size` bytes (rounded up; fully allocated, so that a full disk
+ * is found here and not by SIGBUS). FARM_EVERSION, FARM_ECORRUPT (the caller makes a new one and
+ * rescans), -errno. */
+FARM_MUSTUSE int intent_open(const char *dir, size_t size, bool create_anew,
+                             struct intent_log **out);
+void intent_close(struct intent_log *l);
+
+/* Append in state open (`begun`); *ref identifies it for intent_complete. Waits while the ring is full;
+ * FARM_ECLOSED after intent_stop. */
+FARM_MUSTUSE int intent_begin(struct intent_log *l, const struct intent *in, uint64_t *ref);
+/* Completes it: result, lids, handle, flags may have been filled in since begin (names may not grow).
+ * A result < 0 makes it void. Wakes the consumer. */
+void intent_complete(struct intent_log *l, uint64_t ref, const struct intent *in);
+/* Both at once, for what needs no "before": ATTR, CLOSE, FOUND, FORGET. */
+FARM_MUSTUSE int intent_add(struct intent_log *l, const struct intent *in);
+
+/* The consumer: the next completed entry in order (void ones are skipped). FARM_EAGAIN is
+ * -EAGAIN: the oldest is still open or there is none. */
+FARM_MUSTUSE int intent_next(struct intent_log *l, struct intent *out, uint64_t *seq);
+/* Everything up to and including seq is in the index: its room may be used again (but stays readable
+ * for intent_find until overwritten). */
+void intent_consumed(struct intent_log *l, uint64_t seq);
+/* eventfd that becomes readable when there may be something for intent_next. */
+int intent_eventfd(const struct intent_log *l);
+/* Sequence number the next append will get. */
+uint64_t intent_head(const struct intent_log *l);
+
+/* At start, before any append: entries still open from a former worker. The callback decides what
+ * became of it by looking at the backing tree, and returns the entry completed (result and fields
+ * set). `consumed` (from the index) is where consumption goes on. */
+typedef void (*intent_judge)(void *arg, struct intent *in);
+FARM_MUSTUSE int intent_recover(struct intent_log *l, uint64_t consumed, intent_judge f, void *arg);
+/* A request number seen before on this mount: its completed entry. -ENOENT. Looks at everything still
+ * in the ring; meant for resent requests only. */
+FARM_MUSTUSE int intent_find(struct intent_log *l, uint64_t conn, uint64_t unique,
+                             struct intent *out);
+void intent_stop(struct intent_log *l);
+
+#endif
