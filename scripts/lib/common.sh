@@ -114,12 +114,17 @@ find_binary() { # BUILD NAME: its path; the layout of a build tree is the build'
     return 1
 }
 
+package_lists() { # PACKAGE: apt's lists are there and know it, or are fetched
+    apt-cache show "$1" >/dev/null 2>&1 || apt-get -q update >&2 || true
+}
+
 # debian_tree PACKAGE...: unpacks Debian packages as data, without installing them (they would pull
 # in a database and another web server), and prints the directory: the files below it are as in /.
 debian_tree() {
     local package=$1 dir work
     dir=$FARM_CACHE/$package
     if [[ ! -e $dir/.complete ]]; then
+        package_lists "$package"
         mkdir -p "$FARM_CACHE"
         work=$(mktemp -d "$FARM_CACHE/.unpack.XXXXXX")
         chmod 755 "$work"
@@ -147,53 +152,42 @@ wordpress_tree() {
     cp -a "$from/usr/share/wordpress/." "$1/"
 }
 
-# dokuwiki_tree DIR: Debian's DokuWiki made self-contained (the package spreads it over /usr, /etc
-# and /var/lib and joins the parts with symlinks) and open to edits without a login.
+# dokuwiki_tree DIR: Debian's DokuWiki made self-contained (the packages spread it over /usr, /etc and
+# /var/lib) and open to edits without a login.
 dokuwiki_tree() {
     local from to=$1 part
-    from=$(debian_tree dokuwiki) || return
+    local -a libraries
+    package_lists dokuwiki
+    mapfile -t libraries < <(apt-cache depends dokuwiki 2>/dev/null |
+        awk '$1 == "Depends:" && $2 ~ /^(lib)?php-/ && $2 != "php-xml" { print $2 }')
+    from=$(debian_tree dokuwiki "${libraries[@]}") || return
     mkdir -p "$to"
     cp -a "$from/usr/share/dokuwiki/." "$to/"
-    for part in conf data lib/plugins lib/tpl inc/preload.php .htaccess; do
-        if [[ -L $to/$part ]]; then
-            rm "$to/$part"
-        fi
-    done
-    mkdir -p "$to/conf" "$to/data" "$to/lib/plugins" "$to/lib/tpl"
-    local source
-    for source in etc/dokuwiki usr/share/dokuwiki/conf; do
-        [[ -d $from/$source && ! -L $from/$source ]] && cp -a "$from/$source/." "$to/conf/"
-    done
-    for source in var/lib/dokuwiki/data usr/share/dokuwiki/data; do
-        [[ -d $from/$source && ! -L $from/$source ]] && cp -a "$from/$source/." "$to/data/"
-    done
-    for source in var/lib/dokuwiki/lib/plugins var/lib/dokuwiki/lib/tpl; do
-        [[ -d $from/$source ]] && cp -a "$from/$source/." "$to/${source#var/lib/dokuwiki/}/"
+    # links out of the tree, and the file that sends DokuWiki to /etc
+    find "$to" -type l -delete
+    rm -f "$to/inc/preload.php"
+    mkdir -p "$to/conf" "$to/data" "$to/lib/plugins" "$to/lib/tpl" "$to/vendor/php"
+    cp -a "$from/etc/dokuwiki/." "$to/conf/"
+    find "$to/conf" -type l -delete
+    cp -a "$from/var/lib/dokuwiki/data/." "$to/data/"
+    for part in plugins tpl; do
+        cp -a "$from/var/lib/dokuwiki/lib/$part/." "$to/lib/$part/"
     done
     for part in attic cache index locks log media media_attic media_meta meta pages tmp; do
         mkdir -p "$to/data/$part"
     done
-    # links that still leave the tree belong to other packages
-    local link
-    while IFS= read -r -d '' link; do
-        local target
-        target=$(readlink "$link")
-        [[ $target != /* ]] || replace_link "$from" "$link" "$target"
-    done < <(find "$to" -type l -print0)
+    # the PHP libraries, which the package expects in /usr/share
+    cp -aL "$from/usr/share/php/." "$to/vendor/php/" 2>/dev/null || true
+    cp -aL "$from"/usr/share/php-* "$to/vendor/" 2>/dev/null || true
+    sed -i -e "s|\$vendorDir \. '/usr/share|'/usr/share|" -e "s|'/usr/share/php|__DIR__ . '/../php|" \
+        "$to"/vendor/composer/*.php
+    sed -i "s|'/usr/share/php|__DIR__ . '/../vendor/php|" "$to"/inc/*.php
     cat >"$to/conf/local.php" <<'PHP'
 <?php
 $conf['title'] = 'farm';
 $conf['useacl'] = 0;
 $conf['savedir'] = './data';
 $conf['updatecheck'] = 0;
-$conf['allowdebug'] = 0;
 PHP
     printf '====== Hello ======\nThis page is a file.\n' >"$to/data/pages/start.txt"
-}
-
-replace_link() { # TREE LINK TARGET: puts the file in the link's place if the package holds it
-    rm "$2"
-    if [[ -e $1$3 ]]; then
-        cp -aL "$1$3" "$2"
-    fi
 }

@@ -15,9 +15,12 @@ enum place_kind {
     PLACE_HIDDEN = 2, /* lost its name to another record: kept under conflicts/, not in the tree */
 };
 
-/* Where a name record is. parent is a canonical directory (see view.h). */
+/* Where a name record is. parent is a canonical directory (see view.h). A hidden name keeps the
+ * place it lost; parent and name are unset only for PLACE_NONE. */
 struct place {
     enum place_kind kind;
+    bool cut; /* a directory on a cycle (rule 4 of view.h) that is not plainly where its register says:
+               * cut out of the cycle, or dead and there only because the cycle holds it */
     struct id128 parent;
     uint8_t name_len;
     uint8_t name[NAME_LEN_MAX];
@@ -25,6 +28,7 @@ struct place {
 
 /* Return nonzero to stop the iteration; that value is returned by the iterating call. */
 typedef int (*name_visit)(void *arg, const struct name_rec *n);
+typedef int (*id_visit)(void *arg, struct id128 nid);
 
 struct records {
     void *ctx;
@@ -37,7 +41,8 @@ struct records {
     int (*put_content)(void *ctx, const struct content_rec *c, uint64_t source);
     int (*put_attr)(void *ctx, const struct attr_rec *a, uint64_t source);
     /* Every name record, alive or dead, whose register says (parent, name) / whose inode is rid /
-     * whose parent is rid; in order of nid. The callback must not put. */
+     * whose parent is rid; in order of nid. The callbacks must not put;
+     * they may get and iterate. */
     int (*names_at)(void *ctx, struct id128 parent, const uint8_t *name, uint8_t len, name_visit f,
                     void *arg);
     int (*names_of)(void *ctx, struct id128 rid, name_visit f, void *arg);
@@ -48,6 +53,10 @@ struct records {
     int (*set_place)(void *ctx, struct id128 nid, const struct place *p);
     int (*who_is_at)(void *ctx, struct id128 parent, const uint8_t *name, uint8_t len,
                      struct id128 *nid);
+    /* Every name whose place is set to PLACE_HIDDEN at (parent, name) / to a place with `cut`. Few. */
+    int (*hidden_at)(void *ctx, struct id128 parent, const uint8_t *name, uint8_t len, id_visit f,
+                     void *arg);
+    int (*cuts)(void *ctx, id_visit f, void *arg);
 };
 
 #endif

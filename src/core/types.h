@@ -75,11 +75,16 @@ bool vvec_includes(const struct vvec *a, const struct vvec *b);
 #define HLC_COUNTER_BITS 12
 #define HLC_SKEW_MAX_US (300ull * 1000 * 1000)
 
+/* No record may have a clock beyond this: there must be room to go past it. */
+#define HLC_LIMIT (UINT64_MAX - (1ull << 32))
+
 struct hlc {
     uint64_t last;
 };
 
-/* The next value: greater than every earlier one, than `after`, and not before the wall clock. */
+/* The next value: greater than every earlier one, than `after`, and not before the wall clock. Where
+ * `after` is beyond the bound the value follows it, but the clock stays: one record from a mad clock
+ * must not carry all later ones away. */
 uint64_t hlc_tick(struct hlc *h, uint64_t wall_us, uint64_t after);
 /* Take note of a peer's value; false when it is beyond the bound and was ignored. */
 bool hlc_observe(struct hlc *h, uint64_t wall_us, uint64_t seen);

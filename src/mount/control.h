@@ -5,9 +5,9 @@
  * nodes and requests into calls.
  *
  * Paths are relative to .farm: "" is its root, "status", "peers/web2/state". One thread serves;
- * provider calls come on it and must not block (what takes time is answered later through a request).
- * All files are owned by root and the group `farm` (root when there is no such group): directories
- * 0750, readable files 0440, writable 0660 / 0220.
+ * provider calls come on it and must not block (what takes time is answered later through a
+ * request). All files are owned by root and the group `farm` (root when there is no such group):
+ * directories 0750, readable files 0440, writable 0660 / 0220.
  */
 #ifndef MOUNT_CONTROL_H
 #define MOUNT_CONTROL_H
@@ -24,13 +24,14 @@ enum control_type {
     CONTROL_DIR = 1,
     CONTROL_FILE = 2,   /* content is made when it is opened, and stays so for that open */
     CONTROL_STREAM = 3, /* grows: read at an offset, poll waits for more (events) */
-    CONTROL_WAIT = 4,   /* reading is answered later (barrier) */
+    CONTROL_WAIT = 4,   /* reading it, or polling it, is answered later (barrier) */
 };
 enum { CONTROL_READ = 1, CONTROL_WRITE = 2 };
 
 struct control_stat {
     enum control_type type;
     unsigned access; /* CONTROL_READ | CONTROL_WRITE */
+    uint64_t size;   /* STREAM: up to which offset it can be read now (tail looks at it) */
 };
 
 typedef void (*control_list)(void *arg, const char *name, const struct control_stat *st);

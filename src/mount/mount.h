@@ -24,9 +24,13 @@ struct mount_shared {
     uint8_t init[512], control_init[512];
 };
 
+/* The root of the FUSE connection is not the folder: it is an unseen directory with this one entry,
+ * which is the folder's root and is what the supervisor mounts (by open_tree). See mount_i.h. */
+#define MOUNT_TOP_NAME "folder"
+
 struct mount_env {
     int rootfd;      /* the backing directory, opened before mounting over it */
-    int fuse_fd;     /* /dev/fuse of the main mount, already mounted */
+    int fuse_fd;     /* /dev/fuse of the main mount; its super block exists */
     int fanotify_fd; /* group with a FAN_MARK_FILESYSTEM mark on the main mount */
     struct mount_shared *shared;
     struct nodes *nodes;
@@ -53,10 +57,15 @@ bool mount_ended(const struct mount *m);
 int mount_ended_fd(const struct mount *m);
 
 /* Invalidation: any thread but FUSE threads; queued and done in order by the notify thread; bounded
- * queue (waits for room). Entries are expired, never detached: a name below may be a mount point. */
-void mount_forget_entry(struct mount *m, uint64_t parent, const uint8_t *name, uint8_t len);
+ * queue (waits for room). dir: the name is or was a directory's; there may be a mount below it, so it
+ * is expired, never detached. */
+void mount_forget_entry(struct mount *m, uint64_t parent, const uint8_t *name, uint8_t len, bool dir);
 void mount_forget_attr(struct mount *m, uint64_t lid);
 void mount_forget_data(struct mount *m, uint64_t lid); /* content, listing and attributes */
+/* The core is about to move an inode to orphans/<lid> for a peer's change; afterwards it asks for its
+ * release: the orphan is deleted at once if the kernel does not refer to it, else with its FORGET. */
+FARM_MUSTUSE int mount_depart(struct mount *m, uint64_t lid);
+void mount_release_orphan(struct mount *m, uint64_t lid);
 /* Calls f(arg) on the notify thread when everything queued before has been done. */
 void mount_after_notify(struct mount *m, void (*f)(void *), void *arg);
 

@@ -13,12 +13,19 @@
 #include "store/staging.h"
 #include "wire/msg.h"
 
-#define RECEIVER_TRANSFERS 8u /* open transfers per session; more is a protocol error */
+/* Bounds of a session; more is a protocol error. */
+#define RECEIVER_TRANSFERS 8u              /* open transfers */
+#define RECEIVER_ITEMS 8192u               /* records in one frame */
+#define RECEIVER_LEAF_BYTES (320ull << 20) /* for digest leaves of files being assembled */
+/* A longer file is not held here (ITEM_NONE, logged). */
+#define RECEIVER_SIZE_MAX (1ull << 40)
 
 enum item_data {
     ITEM_NONE = 0,    /* no data belongs to this record, or the sender had none */
     ITEM_STAGED = 1,  /* assembled and verified: staging in/<staged> */
-    ITEM_SAME = 2,    /* the content we hold already has this digest and size: only times changed */
+    ITEM_SAME = 2,    /* the content we hold already has this digest and size: only times changed.
+                         Seen in the index; a batch of another session may come between, so the
+                         core looks again and takes it as ITEM_MISSING when it no longer holds */
     ITEM_MISSING = 3, /* data was announced but base or digest did not fit: WANT has to be sent */
 };
 
@@ -31,7 +38,8 @@ struct batch_item {
     uint64_t nleaves;
 };
 
-/* Owned by whoever holds it; batch_free discards staged files that were not consumed (staged[0] != 0). */
+/* Owned by whoever holds it; batch_free discards staged files that were not consumed (staged[0] !=
+ * 0). */
 struct batch {
     struct qnode node;
     void *session; /* as given in receiver_env */
@@ -60,14 +68,16 @@ struct receiver_env {
 };
 
 /*
- * Reads one frame (header + payload, no compression on this hop). *payload is malloced; *type 0 at a
- * clean end of the stream.
+ * Reads one frame (header + payload, no compression on this hop). *payload is malloced; *type 0 at
+ * a clean end of the stream.
  */
 FARM_MUSTUSE int receiver_read_frame(int fd, uint8_t *type, void **payload, uint32_t *len);
 /* Writes one frame. */
 FARM_MUSTUSE int receiver_write_frame(int fd, uint8_t type, const void *payload, uint32_t len);
 
-/* Serves RECORDS, DATA, ACK, WANT, STATE until the stream ends (0) or something is wrong. */
+/* Serves RECORDS, DATA, ACK, WANT, STATE until the stream ends (0) or something is wrong. While the
+ * file system of the staging area is full it waits, and with it the peer. A transfer that was given
+ * up ends with the next content record of its inode. */
 FARM_MUSTUSE int receiver_run(int fd, const struct receiver_env *env);
 
 #endif

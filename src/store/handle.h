@@ -20,7 +20,8 @@ struct handle {
  * -EOPNOTSUPP where the file system has none, -EOVERFLOW when it is longer than we keep. */
 FARM_MUSTUSE int handle_of_fd(int fd, struct handle *out);
 FARM_MUSTUSE int handle_of_name(int dirfd, const char *name, struct handle *out);
-/* Open by handle; mountfd is any descriptor on the file system. -ESTALE when the inode is gone. */
+/* Open by handle; mountfd is a descriptor of anything on the file system (not O_PATH).
+ * -ESTALE when the inode is gone. Close-on-exec. */
 FARM_MUSTUSE int handle_open(int mountfd, const struct handle *h, int flags, int *fd);
 int handle_eq(const struct handle *a, const struct handle *b);
 

@@ -19,9 +19,11 @@ static const char *const table_names[T_COUNT] = {
     [T_META] = "meta",         [T_NAMES] = "names",       [T_CONTENTS] = "contents",
     [T_ATTRS] = "attrs",       [T_NAMES_AT] = "names_at", [T_NAMES_OF] = "names_of",
     [T_NAMES_IN] = "names_in", [T_LOG] = "log",           [T_PLACE] = "place",
-    [T_SLOT] = "slot",         [T_NODES] = "nodes",       [T_LIDS] = "lids",
-    [T_HANDLES] = "handles",   [T_LEAVES] = "leaves",     [T_JOURNAL] = "journal",
-    [T_PEERS] = "peers",       [T_KEPT] = "kept",
+    [T_SLOT] = "slot",         [T_HIDDEN] = "hidden",     [T_CUTS] = "cuts",
+    [T_NODES] = "nodes",       [T_LIDS] = "lids",         [T_HANDLES] = "handles",
+    [T_LEAVES] = "leaves",     [T_JOURNAL] = "journal",   [T_PEERS] = "peers",
+    [T_KEPT] = "kept",
+    [T_TODO] = "todo",         [T_PENDING] = "pending",
 };
 
 int index_code(int rc)
@@ -202,8 +204,8 @@ int row_scan(const struct index *ix, MDB_txn *txn, enum table t, const struct ke
 
 /* ---- opening ---- */
 
-/* A data file shorter than its meta page says lost its tail (or that was never written, being free):
- * make it long enough, so that damage shows as a page of zeros and not as SIGBUS. */
+/* A data file shorter than its meta page says lost its tail (or that was never written, being
+ * free): make it long enough, so that damage shows as a page of zeros and not as SIGBUS. */
 static int fill_up(MDB_env *env)
 {
     MDB_envinfo info;
@@ -328,9 +330,6 @@ int index_open(const char *dir, size_t map_size, struct index **out, bool *fresh
     int e = open_env(ix, dir, map_size);
     if (!e)
         e = open_tables(ix, &anew);
-    /* A table that should be one and is not, or one with other properties. */
-    if (e == -EINVAL)
-        e = FARM_ECORRUPT;
     if (e) {
         index_close(ix);
         return e;

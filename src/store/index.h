@@ -51,11 +51,12 @@ struct index_node {
 };
 enum {
     NODE_HELD = 1,    /* new regular file, not announced: its names are not in the log yet */
-    NODE_DIRTY = 2,   /* has writes that are not sealed (set at the first, cleared by the seal) */
-    NODE_NODATA = 4,  /* the record is known, the content has not arrived yet */
+    NODE_DIRTY = 2,   /* its file has writes that are not sealed */
+    NODE_NODATA = 4,  /* the record is ahead of the file: the content has not arrived */
 };
 
-/* `dir` is the state directory. Creates the environment when absent (*fresh = true).
+/* `dir` is the state directory; the files are index.mdb and index.mdb-lock in it. Creates them when
+ * absent; *fresh = true when there is no meta row (nothing was ever recorded).
  * FARM_ECORRUPT, FARM_EVERSION, -errno. */
 FARM_MUSTUSE int index_open(const char *dir, size_t map_size, struct index **out, bool *fresh);
 void index_close(struct index *ix);
@@ -71,12 +72,17 @@ FARM_MUSTUSE int index_get_meta(struct index *ix, struct index_meta *m);
 FARM_MUSTUSE int index_put_meta(struct index *ix, const struct index_meta *m);
 
 /* struct records over the current write transaction. put_* move the log entry and raise log_head.
- * A NAME whose inode is NODE_HELD is put without a log entry; index_release logs it later. */
+ * Records of an inode that is NODE_HELD, and its names, are put without a log entry: to announce it, clear the flag in the
+ * node row and put the name again. A name that was announced once always has its entry. */
 void index_records(struct index *ix, struct records *out);
-/* The current log head (next position). */
+/* Called with the id of every name that is put (whoever has to ask the view about it). */
+void index_watch_names(struct index *ix, void (*f)(void *arg, struct id128 nid), void *arg);
+/* The current log head (next position). index_open sets it behind the last entry and not below the
+ * meta row's; a put fails when it was set to one that is not behind every entry. */
 uint64_t index_log_head(const struct index *ix);
 void index_set_log_head(struct index *ix, uint64_t head);
-/* Remove a record that was never announced (a held file that was deleted again). */
+/* Remove a record that was never announced (a held file that was deleted again): the name with its
+ * place, -ENOENT when absent; content, attributes, leaves and journal (not the node row). */
 FARM_MUSTUSE int index_forget_name(struct index *ix, struct id128 nid);
 FARM_MUSTUSE int index_forget_inode(struct index *ix, struct id128 rid);
 
@@ -89,15 +95,33 @@ FARM_MUSTUSE int index_get_node_by_handle(struct index *ix, const struct handle 
  * index_del_orphan). */
 FARM_MUSTUSE int index_put_node(struct index *ix, const struct index_node *n, bool keep_lid);
 FARM_MUSTUSE int index_del_node(struct index *ix, struct id128 rid, bool keep_lid);
-/* An inode without a record that the kernel may still refer to. */
+/* An inode without a record that the kernel may still refer to: found by lid alone, not by handle.
+ * Its type and rid stay what the lid's row said, else they are 0. */
 FARM_MUSTUSE int index_put_orphan(struct index *ix, uint64_t lid, const struct handle *h);
 FARM_MUSTUSE int index_del_orphan(struct index *ix, uint64_t lid);
+
+/* Inodes with something left to do, kept over a restart: flags of each. */
+enum {
+    TODO_DIRTY = 1, /* has writes that are not sealed */
+    TODO_HELD = 4,  /* not announced: names and content are not in the log */
+    TODO_DATA = 2,  /* its record is ahead of the file: the content has not arrived */
+};
+FARM_MUSTUSE int index_set_todo(struct index *ix, struct id128 rid, uint8_t flags, bool on);
+typedef int (*todo_visit)(void *arg, struct id128 rid, uint8_t flags);
+FARM_MUSTUSE int index_each_todo(struct index *ix, todo_visit f, void *arg);
+
+/* Steps that are to follow the commit of the records (a redo log), in order. Opaque here. */
+FARM_MUSTUSE int index_put_pending(struct index *ix, uint64_t ordinal, const void *p, size_t n);
+FARM_MUSTUSE int index_clear_pending(struct index *ix);
+typedef int (*pending_visit)(void *arg, const void *data, size_t len);
+FARM_MUSTUSE int index_each_pending(struct index *ix, pending_visit f, void *arg);
 
 /* Names placed in a directory (what is in the backing tree), in order of name. */
 typedef int (*place_visit)(void *arg, const uint8_t *name, uint8_t len, struct id128 nid);
 FARM_MUSTUSE int index_places_in(struct index *ix, struct id128 parent, place_visit f, void *arg);
 
-/* Leaves of the digest tree of the current content (files of more than one block). */
+/* Leaves of the digest tree of the current content (files of more than one block), in the index's
+ * memory until the next put; put copies (not from there), n = 0 removes. */
 FARM_MUSTUSE int index_get_leaves(struct index *ix, struct id128 rid, const uint8_t **leaves,
                                   uint64_t *n);
 FARM_MUSTUSE int index_put_leaves(struct index *ix, struct id128 rid, const uint8_t *leaves,
@@ -106,7 +130,7 @@ FARM_MUSTUSE int index_put_leaves(struct index *ix, struct id128 rid, const uint
 /*
  * The journal: for a content version the ranges in which it differs from its base. At most
  * JOURNAL_VERSIONS per inode and JOURNAL_RANGES per version are kept (older ones are dropped, ranges
- * are merged); a peer with an older version gets the whole file.
+ * are merged; they may be given in any order); a peer with an older version gets the whole file.
  */
 #define JOURNAL_VERSIONS 16u
 #define JOURNAL_RANGES 256u
@@ -160,6 +184,9 @@ FARM_MUSTUSE int index_reader_by_handle(struct index_reader *r, const struct han
 FARM_MUSTUSE int index_reader_node(struct index_reader *r, struct id128 rid, struct index_node *n);
 FARM_MUSTUSE int index_reader_record(struct index_reader *r, enum rec_kind kind, struct id128 id,
                                      struct record *out);
+/* Leaves of the current content, as index_get_leaves; -ENOENT for files of at most one block. */
+FARM_MUSTUSE int index_reader_leaves(struct index_reader *r, struct id128 rid,
+                                     const uint8_t **leaves, uint64_t *n);
 /* The first log entry at or after pos: its position, the record, and the node it came from.
  * -ENOENT at the end of the log. */
 FARM_MUSTUSE int index_reader_log(struct index_reader *r, uint64_t pos, uint64_t *at,

@@ -13,8 +13,10 @@
  *   names_of  rid, nid                         -
  *   names_in  parent, nid                      -
  *   log       u64 position                     u8 kind | id | u64 source | u64 content bytes
- *   place     nid                              u8 kind | parent | u8 len, name
- *   slot      parent, name                     nid
+ *   place     nid                              u8 kind | u8 cut | parent | u8 len, name
+ *   slot      parent, name                     nid (who is AT that place)
+ *   hidden    parent, u8 len, name, nid        - (who is HIDDEN there)
+ *   cuts      nid                              - (whose place has `cut`)
  *   nodes     rid                              struct index_node without rid
  *   lids      u64 lid                          u8 orphan | u8 type | rid | handle
  *   handles   u32 type, bytes                  u64 lid | u8 type | rid
@@ -22,6 +24,8 @@
  *   journal   rid, u64 ordinal                 version | base | u32 n | n x (u64 off, u64 len)
  *   peers     u64 node                         struct index_peer without node
  *   kept      u64 key                          struct index_kept without key
+ *   todo      rid                              u8 flags
+ *   pending   u64 ordinal                      an effect, opaque here
  */
 #ifndef STORE_INDEX_I_H
 #define STORE_INDEX_I_H
@@ -34,7 +38,8 @@
 
 #define ROW_VERSION 1u
 #define INDEX_FORMAT 1u
-/* A name, the longest fixed part of any row, and then some; xattrs are the longest variable part. */
+/* A name, the longest fixed part of any row, and then some; xattrs are the longest variable part.
+ */
 #define ROW_MAX (XATTRS_LEN_MAX + 16384u)
 #define KEY_MAX (16u + 1u + NAME_LEN_MAX + 16u)
 
@@ -49,6 +54,8 @@ enum table {
     T_LOG,
     T_PLACE,
     T_SLOT,
+    T_HIDDEN,
+    T_CUTS,
     T_NODES,
     T_LIDS,
     T_HANDLES,
@@ -56,6 +63,8 @@ enum table {
     T_JOURNAL,
     T_PEERS,
     T_KEPT,
+    T_TODO,
+    T_PENDING,
     T_COUNT,
 };
 
@@ -65,8 +74,10 @@ struct index {
     MDB_dbi dbi[T_COUNT];
     uint64_t log_head;
     uint64_t log_head_before; /* when the transaction began: what an abort goes back to */
-    int failed;               /* a write of this transaction did not succeed: it can't be committed */
-    struct buf row;           /* where the writer encodes */
+    int failed;     /* a write of this transaction did not succeed: it can't be committed */
+    void (*name_put)(void *arg, struct id128 nid); /* NULL: nobody asks */
+    void *name_put_arg;
+    struct buf row; /* where the writer encodes */
 };
 
 struct key {
@@ -143,6 +154,8 @@ FARM_MUSTUSE int record_row(const struct index *ix, MDB_txn *txn, enum rec_kind 
                             struct id128 id, struct record *out, struct row_local *local);
 FARM_MUSTUSE int log_entry_decode(const MDB_val *v, struct log_entry *out);
 FARM_MUSTUSE int meta_row(const struct index *ix, MDB_txn *txn, struct index_meta *m);
+FARM_MUSTUSE int leaves_row(const struct index *ix, MDB_txn *txn, struct id128 rid,
+                            const uint8_t **leaves, uint64_t *n);
 FARM_MUSTUSE int node_row(const struct index *ix, MDB_txn *txn, struct id128 rid,
                           struct index_node *n);
 

@@ -26,9 +26,9 @@ static uint64_t range_end(const struct range *r)
     return r->len > UINT64_MAX - r->off ? UINT64_MAX : r->off + r->len;
 }
 
-/* Sorted and disjoint ranges, their narrowest gaps closed: the width up to which all gaps go, and how
- * many of exactly that width, is found by sorting the widths. Without memory for that, all become
- * one. */
+/* Sorted and disjoint ranges, their narrowest gaps closed: the width up to which all gaps go, and
+ * how many of exactly that width, is found by sorting the widths. Without memory for that, all
+ * become one. */
 static uint32_t close_gaps(struct range *r, uint32_t n, uint32_t max)
 {
     CLEANUP_FREE uint64_t *gaps = calloc(n - 1, sizeof *gaps);
@@ -112,8 +112,7 @@ static int on_version(void *arg, const MDB_val *k, const MDB_val *v)
     return e;
 }
 
-static int versions_of(const struct index *ix, MDB_txn *txn, struct id128 rid,
-                       struct versions *all)
+static int versions_of(const struct index *ix, MDB_txn *txn, struct id128 rid, struct versions *all)
 {
     struct key k = key_of_id(rid);
 

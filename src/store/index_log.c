@@ -44,8 +44,7 @@ int record_row(const struct index *ix, MDB_txn *txn, enum rec_kind kind, struct 
 }
 
 /* Only what is local, without decoding the record. -ENOENT. */
-static int local_row(struct index *ix, enum rec_kind kind, struct id128 id,
-                     struct row_local *local)
+static int local_row(struct index *ix, enum rec_kind kind, struct id128 id, struct row_local *local)
 {
     struct key k = key_of_id(id);
     struct cur c;
@@ -136,16 +135,16 @@ static struct key at_prefix(struct id128 parent, const uint8_t *name, uint8_t le
     return k;
 }
 
-static struct key at_key(const struct name_rec *n)
+static struct key at_key(struct id128 parent, const uint8_t *name, uint8_t len, struct id128 nid)
 {
-    struct key k = at_prefix(n->parent, n->name, n->name_len);
-    key_id(&k, n->nid);
+    struct key k = at_prefix(parent, name, len);
+    key_id(&k, nid);
     return k;
 }
 
 static int add_orders(struct index *ix, const struct name_rec *n)
 {
-    struct key at = at_key(n);
+    struct key at = at_key(n->parent, n->name, n->name_len, n->nid);
     struct key of = key_of_ids(n->inode, n->nid);
     struct key in = key_of_ids(n->parent, n->nid);
 
@@ -157,7 +156,7 @@ static int add_orders(struct index *ix, const struct name_rec *n)
 
 static int drop_orders(struct index *ix, const struct name_rec *n)
 {
-    struct key at = at_key(n);
+    struct key at = at_key(n->parent, n->name, n->name_len, n->nid);
     struct key of = key_of_ids(n->inode, n->nid);
     struct key in = key_of_ids(n->parent, n->nid);
 
@@ -169,8 +168,8 @@ static int drop_orders(struct index *ix, const struct name_rec *n)
 
 static bool same_orders(const struct name_rec *a, const struct name_rec *b)
 {
-    return id_eq(a->parent, b->parent) && id_eq(a->inode, b->inode) &&
-           a->name_len == b->name_len && memcmp(a->name, b->name, a->name_len) == 0;
+    return id_eq(a->parent, b->parent) && id_eq(a->inode, b->inode) && a->name_len == b->name_len &&
+           memcmp(a->name, b->name, a->name_len) == 0;
 }
 
 static int node_is_held(struct index *ix, struct id128 rid, bool *held)
@@ -198,6 +197,8 @@ static int do_put_name(void *ctx, const struct name_rec *n, uint64_t source)
     /* What has been announced once stays announced. */
     if (!e)
         e = put_record(ix, &now, source, local.pos, held && !local.pos);
+    if (!e && ix->name_put)
+        ix->name_put(ix->name_put_arg, n->nid);
     if (e || (!found && same_orders(&was.name, n)))
         return e;
     if (!found)
@@ -208,11 +209,13 @@ static int do_put_name(void *ctx, const struct name_rec *n, uint64_t source)
 static int put_plain(struct index *ix, const struct record *r, uint64_t source)
 {
     struct row_local local = {0, 0};
+    bool held;
 
     int e = local_row(ix, r->kind, record_id(r), &local);
     if (e && e != -ENOENT)
         return e;
-    return put_record(ix, r, source, local.pos, false);
+    e = node_is_held(ix, record_id(r), &held);
+    return e ? e : put_record(ix, r, source, local.pos, held && !local.pos);
 }
 
 static int do_put_content(void *ctx, const struct content_rec *c, uint64_t source)
@@ -324,17 +327,18 @@ static int place_row(struct index *ix, struct id128 nid, struct place *out)
     if (e)
         return e;
     uint8_t kind = cur_u8(&c);
+    uint8_t cut = cur_u8(&c);
     p.kind = (enum place_kind)kind;
+    p.cut = cut != 0;
     p.parent = get_id(&c);
     p.name_len = cur_u8(&c);
     const uint8_t *name = cur_raw(&c, p.name_len);
     e = cur_done(&c);
-    if (!e && (kind > PLACE_HIDDEN || (kind == PLACE_AT && p.name_len == 0)))
+    if (!e && (kind > PLACE_HIDDEN || cut > 1 || p.name_len == 0))
         e = FARM_ECORRUPT;
     if (e)
         return e;
-    if (p.name_len)
-        memcpy(p.name, name, p.name_len);
+    memcpy(p.name, name, p.name_len);
     *out = p;
     return 0;
 }
@@ -375,23 +379,47 @@ static int do_get_place(void *ctx, struct id128 nid, struct place *out)
     return 0;
 }
 
-/* A slot may have gone to another name by now (places are set one after the other, and two names can
- * swap): then it is not ours to empty. */
-static int leave_slot(struct index *ix, struct id128 nid)
+/* A slot may have gone to another name by now (places are set one after the other, and two names
+ * can swap): then it is not ours to empty. */
+static int leave_slot(struct index *ix, struct id128 nid, const struct place *was)
 {
     struct id128 holder;
+
+    int e = do_who_is_at(ix, was->parent, was->name, was->name_len, &holder);
+    if (e || !id_eq(holder, nid))
+        return e == -ENOENT ? 0 : e;
+    struct key k = slot_key(was->parent, was->name, was->name_len);
+    return row_drop(ix, T_SLOT, &k);
+}
+
+static int leave_place(struct index *ix, struct id128 nid)
+{
+    struct key k = key_of_id(nid);
     struct place was;
 
     int e = place_row(ix, nid, &was);
     if (e)
         return e == -ENOENT ? 0 : e;
-    if (was.kind != PLACE_AT)
-        return 0;
-    e = do_who_is_at(ix, was.parent, was.name, was.name_len, &holder);
-    if (e || !id_eq(holder, nid))
-        return e == -ENOENT ? 0 : e;
-    struct key k = slot_key(was.parent, was.name, was.name_len);
-    return row_drop(ix, T_SLOT, &k);
+    if (was.kind == PLACE_AT) {
+        e = leave_slot(ix, nid, &was);
+    } else {
+        struct key at = at_key(was.parent, was.name, was.name_len, nid);
+        e = row_drop(ix, T_HIDDEN, &at);
+    }
+    if (!e && was.cut)
+        e = row_drop(ix, T_CUTS, &k);
+    return e ? e : row_drop(ix, T_PLACE, &k);
+}
+
+static int enter_place(struct index *ix, struct id128 nid, const struct place *p)
+{
+    if (p->kind == PLACE_AT) {
+        struct key slot = slot_key(p->parent, p->name, p->name_len);
+        put_id(row_begin(ix), nid);
+        return row_put(ix, T_SLOT, &slot);
+    }
+    struct key at = at_key(p->parent, p->name, p->name_len, nid);
+    return row_put_empty(ix, T_HIDDEN, &at);
 }
 
 static int do_set_place(void *ctx, struct id128 nid, const struct place *p)
@@ -399,22 +427,56 @@ static int do_set_place(void *ctx, struct id128 nid, const struct place *p)
     struct index *ix = ctx;
     struct key k = key_of_id(nid);
 
-    int e = leave_slot(ix, nid);
-    if (e)
+    if (p->kind != PLACE_NONE && p->name_len == 0)
+        return -EINVAL;
+    int e = leave_place(ix, nid);
+    if (e || p->kind == PLACE_NONE)
         return e;
-    if (p->kind == PLACE_NONE)
-        return row_drop(ix, T_PLACE, &k);
     struct buf *b = row_begin(ix);
     buf_put_u8(b, (uint8_t)p->kind);
+    buf_put_u8(b, p->cut);
     put_id(b, p->parent);
     buf_put_u8(b, p->name_len);
     buf_put(b, p->name, p->name_len);
     e = row_put(ix, T_PLACE, &k);
-    if (e || p->kind != PLACE_AT)
-        return e;
-    struct key slot = slot_key(p->parent, p->name, p->name_len);
-    put_id(row_begin(ix), nid);
-    return row_put(ix, T_SLOT, &slot);
+    if (!e && p->cut)
+        e = row_put_empty(ix, T_CUTS, &k);
+    return e ? e : enter_place(ix, nid, p);
+}
+
+struct id_scan {
+    size_t key_len;
+    id_visit f;
+    void *arg;
+};
+
+static int on_id(void *arg, const MDB_val *k, const MDB_val *v)
+{
+    struct id_scan *s = arg;
+
+    (void)v;
+    if (k->mv_size != s->key_len)
+        return FARM_ECORRUPT;
+    return s->f(s->arg, key_get_id((const uint8_t *)k->mv_data + k->mv_size - 16));
+}
+
+static int scan_ids(struct index *ix, enum table t, const struct key *prefix, id_visit f, void *arg)
+{
+    struct id_scan s = {prefix->n + 16, f, arg};
+    return row_scan(ix, ix->txn, t, prefix, on_id, &s);
+}
+
+static int do_hidden_at(void *ctx, struct id128 parent, const uint8_t *name, uint8_t len,
+                        id_visit f, void *arg)
+{
+    struct key k = at_prefix(parent, name, len);
+    return scan_ids(ctx, T_HIDDEN, &k, f, arg);
+}
+
+static int do_cuts(void *ctx, id_visit f, void *arg)
+{
+    struct key all = {.n = 0};
+    return scan_ids(ctx, T_CUTS, &all, f, arg);
 }
 
 struct place_scan {
@@ -447,6 +509,12 @@ int index_places_in(struct index *ix, struct id128 parent, place_visit f, void *
 
 /* ---- the whole ---- */
 
+void index_watch_names(struct index *ix, void (*f)(void *arg, struct id128 nid), void *arg)
+{
+    ix->name_put = f;
+    ix->name_put_arg = arg;
+}
+
 void index_records(struct index *ix, struct records *out)
 {
     *out = (struct records){
@@ -463,6 +531,8 @@ void index_records(struct index *ix, struct records *out)
         .get_place = do_get_place,
         .set_place = do_set_place,
         .who_is_at = do_who_is_at,
+        .hidden_at = do_hidden_at,
+        .cuts = do_cuts,
     };
 }
 

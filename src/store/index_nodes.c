@@ -82,8 +82,7 @@ int lid_row(const struct index *ix, MDB_txn *txn, uint64_t lid, struct lid_row *
     return e;
 }
 
-int handle_row(const struct index *ix, MDB_txn *txn, const struct handle *h,
-               struct handle_row *out)
+int handle_row(const struct index *ix, MDB_txn *txn, const struct handle *h, struct handle_row *out)
 {
     struct key k = handle_key(h);
     struct handle_row r;
@@ -248,12 +247,13 @@ int index_del_orphan(struct index *ix, uint64_t lid)
 
 /* ---- leaves ---- */
 
-int index_get_leaves(struct index *ix, struct id128 rid, const uint8_t **leaves, uint64_t *n)
+int leaves_row(const struct index *ix, MDB_txn *txn, struct id128 rid, const uint8_t **leaves,
+               uint64_t *n)
 {
     struct key k = key_of_id(rid);
     struct cur c;
 
-    int e = row_get(ix, ix->txn, T_LEAVES, &k, &c);
+    int e = row_get(ix, txn, T_LEAVES, &k, &c);
     if (e)
         return e;
     size_t left = cur_left(&c);
@@ -262,6 +262,11 @@ int index_get_leaves(struct index *ix, struct id128 rid, const uint8_t **leaves,
     *leaves = c.p;
     *n = left / DIGEST_LEN;
     return 0;
+}
+
+int index_get_leaves(struct index *ix, struct id128 rid, const uint8_t **leaves, uint64_t *n)
+{
+    return leaves_row(ix, ix->txn, rid, leaves, n);
 }
 
 int index_put_leaves(struct index *ix, struct id128 rid, const uint8_t *leaves, uint64_t n)

@@ -114,6 +114,12 @@ int index_reader_record(struct index_reader *r, enum rec_kind kind, struct id128
     return record_row(r->ix, r->txn, kind, id, out, &local);
 }
 
+int index_reader_leaves(struct index_reader *r, struct id128 rid, const uint8_t **leaves,
+                        uint64_t *n)
+{
+    return leaves_row(r->ix, r->txn, rid, leaves, n);
+}
+
 /* The entry at or after pos, or after the one the cursor is at. -ENOENT at the end. */
 static int log_step(struct index_reader *r, MDB_cursor_op op, uint64_t pos, uint64_t *at,
                     struct log_entry *entry)

@@ -7,10 +7,15 @@
  * (intent_recover), processes the rest as if nothing had happened, and recognises requests that had
  * been carried out but not answered (intent_find).
  *
- * Entry, 64-byte aligned, little-endian, all within one mapped ring of fixed size:
- *   u32 magic | u32 total length | u64 seq | u32 state | u32 check (XXH3 low half of what follows and
- *   of seq) | struct intent fixed part | name1 | name2
- * Threads: any number append/complete; one consumes. Full: append waits for the consumer.
+ * The file: a page with the head (format, ring size, salt; positions of the oldest entry and of the
+ * end), then the ring. Entries are 64-byte aligned, in the machine's byte order, never across the end
+ * of the ring (a pad fills it):
+ *   u32 magic | u32 total length | u64 seq | u32 state | u32 check | u32 done_check | u32 zero |
+ *   fixed part as completed | fixed part as begun | name1 | name2
+ * Checks are XXH3 low halves, seeded with salt, position, seq and length. Completing never touches
+ * what begin wrote: an entry torn by a kill while it was completed is still open.
+ * Threads: any number append/complete; one consumes. Full: append waits for the consumer, so neither
+ * the consumer nor a thread that has an intent open may append while the ring could be full.
  */
 #ifndef STORE_INTENT_H
 #define STORE_INTENT_H
@@ -60,9 +65,9 @@ struct intent {
     uint8_t name1[255], name2[255];
 };
 
-/* Opens or creates `dir`/intents of `size` bytes (rounded up; fully allocated, so that a full disk
- * is found here and not by SIGBUS). FARM_EVERSION, FARM_ECORRUPT (the caller makes a new one and
- * rescans), -errno. */
+/* Opens or creates `dir`/intents of `size` bytes (64 KiB .. 1 GiB, rounded up; an existing one keeps
+ * its size; fully allocated, so that a full disk is found here and not by SIGBUS). FARM_EVERSION,
+ * FARM_ECORRUPT (the caller makes a new one and rescans), -errno. */
 FARM_MUSTUSE int intent_open(const char *dir, size_t size, bool create_anew,
                              struct intent_log **out);
 void intent_close(struct intent_log *l);
@@ -70,26 +75,34 @@ void intent_close(struct intent_log *l);
 /* Append in state open (`begun`); *ref identifies it for intent_complete. Waits while the ring is full;
  * FARM_ECLOSED after intent_stop. */
 FARM_MUSTUSE int intent_begin(struct intent_log *l, const struct intent *in, uint64_t *ref);
-/* Completes it: result, lids, handle, flags may have been filled in since begin (names may not grow).
+/* Completes it: result, lids, handle, flags may have been filled in since begin (names stay as begun).
  * A result < 0 makes it void. Wakes the consumer. */
 void intent_complete(struct intent_log *l, uint64_t ref, const struct intent *in);
 /* Both at once, for what needs no "before": ATTR, CLOSE, FOUND, FORGET. */
 FARM_MUSTUSE int intent_add(struct intent_log *l, const struct intent *in);
 
-/* The consumer: the next completed entry in order (void ones are skipped). FARM_EAGAIN is
- * -EAGAIN: the oldest is still open or there is none. */
+/* The consumer: the next completed entry in order (void ones are skipped). -EAGAIN: the oldest is
+ * still open or there is none; the eventfd has been cleared and will tell. FARM_ECORRUPT. */
 FARM_MUSTUSE int intent_next(struct intent_log *l, struct intent *out, uint64_t *seq);
 /* Everything up to and including seq is in the index: its room may be used again (but stays readable
  * for intent_find until overwritten). */
 void intent_consumed(struct intent_log *l, uint64_t seq);
+/* The consumer: what was handed out and not said to be consumed is handed out again by the next
+ * intent_next (its transaction was dropped). The eventfd does not tell of these. */
+void intent_rewind(struct intent_log *l);
 /* eventfd that becomes readable when there may be something for intent_next. */
 int intent_eventfd(const struct intent_log *l);
 /* Sequence number the next append will get. */
 uint64_t intent_head(const struct intent_log *l);
+/* Sequence number intent_next stands at: all before were handed out or void. When this reaches a
+ * former intent_head and what was handed out is in the index, all begun until then is. */
+uint64_t intent_tail(const struct intent_log *l);
 
 /* At start, before any append: entries still open from a former worker. The callback decides what
  * became of it by looking at the backing tree, and returns the entry completed (result and fields
- * set). `consumed` (from the index) is where consumption goes on. */
+ * set; -EAGAIN: not carried out, a resent request may do it again). `consumed` (from the index) is
+ * where consumption goes on; in a new log numbering goes on there. The callback may be asked again
+ * about the same entry if the process dies meanwhile. */
 typedef void (*intent_judge)(void *arg, struct intent *in);
 FARM_MUSTUSE int intent_recover(struct intent_log *l, uint64_t consumed, intent_judge f, void *arg);
 /* A request number seen before on this mount: its completed entry. -ENOENT. Looks at everything still

@@ -28,9 +28,11 @@ FARM_MUSTUSE int nodes_new(struct index *ix, int rootfd, size_t max_cached, size
                            struct nodes **out);
 void nodes_free(struct nodes *n);
 
-/* A fresh lid. The index must have reserved it: nodes_reserve raises the ceiling (meta.next_lid). */
+/* A fresh lid. The index must have reserved it: nodes_reserve raises the ceiling (meta.next_lid).
+ * Waits for that; -ETIMEDOUT after 30 s. */
 FARM_MUSTUSE int nodes_new_lid(struct nodes *n, uint64_t *lid);
-/* Set the range of lids that may be handed out: [from, to). Waiting nodes_new_lid calls go on. */
+/* The range of lids that may be handed out: [from, to). One that begins where the last ended extends
+ * it, otherwise what is left of the last is given up. Waiting nodes_new_lid calls go on. */
 void nodes_reserve(struct nodes *n, uint64_t from, uint64_t to);
 /* True when fewer than a quarter of a block is left: the core should reserve more. */
 bool nodes_low(const struct nodes *n);
@@ -43,12 +45,19 @@ FARM_MUSTUSE int nodes_find(struct nodes *n, const struct handle *h, struct node
  * *out and nothing is added (two lookups raced). */
 FARM_MUSTUSE int nodes_add(struct nodes *n, uint64_t lid, uint8_t type, const struct handle *h,
                            struct node_ref *out);
-void nodes_settle(struct nodes *n, uint64_t lid);   /* now in the index: may be evicted */
+/* Now in the index: may be evicted. Once for each nodes_add that added, after the commit. */
+void nodes_settle(struct nodes *n, uint64_t lid);
+/* The inode lost its record, or another lid is to stand for it: nodes_find no longer finds this one,
+ * nodes_add may give the handle to a new one. Stays in memory until nodes_remove (or a further
+ * nodes_settle, when the index knows the orphan). */
 void nodes_set_orphan(struct nodes *n, uint64_t lid);
-void nodes_remove(struct nodes *n, uint64_t lid);   /* gone for good */
+/* Gone for good; its descriptors are closed. */
+void nodes_remove(struct nodes *n, uint64_t lid);
 
 /* A descriptor of the backing inode: shared, do not close, do not lseek; give back with nodes_put_fd.
- * mode: NODES_PATH (O_PATH, any type), NODES_READ (O_RDONLY), NODES_WRITE (O_RDWR). -ESTALE. */
+ * mode: NODES_PATH (O_PATH or more, any type), NODES_READ (O_RDONLY or more, files and directories),
+ * NODES_WRITE (O_RDWR, files). -ESTALE; -EISDIR, -ELOOP, -EINVAL where the type cannot be opened so;
+ * -ETXTBSY. */
 enum nodes_mode { NODES_PATH, NODES_READ, NODES_WRITE };
 struct node_fd;
 FARM_MUSTUSE int nodes_get_fd(struct nodes *n, uint64_t lid, enum nodes_mode mode,

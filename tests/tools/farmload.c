@@ -30,6 +30,7 @@
 #define DIRS 4
 #define SIZE_MAX_BYTES (96 * 1024)
 #define FAILURES_SHOWN 20
+#define FAILURES_MAX 100 /* a worker gives up there */
 
 /* What the model knows of one name. Names are fixed: slot i is d<i % DIRS>/f<i>. */
 struct slot {
@@ -570,7 +571,7 @@ static int work(int base, int worker, double seconds, uint64_t ops, uint64_t see
         snprintf(sub, sizeof(sub), "d%d", i);
         l.dirs[i] = make_dir(home, sub);
     }
-    while (now_ms() < end && l.ops < ops) {
+    while (now_ms() < end && l.ops < ops && l.failures < FAILURES_MAX) {
         step(&l);
     }
     l.doing = "last look";

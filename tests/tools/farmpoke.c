@@ -16,10 +16,12 @@
  *   holes FILE                      print the data segments by SEEK_DATA and SEEK_HOLE
  *   lock FILE                       an fcntl lock is refused to another process, freed at close
  *   as UID GID WORD ARGUMENT...     as that user: create FILE, or append, or tmpfile
+ *   readers DIR SECONDS             open, read, close files of DIR over and over: p50, p99, max
  *   create FILE MODE                create with that octal mode (umask 0)
  *
  * Exit 0, or 1 with one line on standard error.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -305,6 +307,75 @@ static int do_create(char **a)
     return close(fd) < 0 ? fail("close", a[0]) : 0;
 }
 
+#define READ_FILES_MAX 1024
+#define READ_SAMPLES_MAX (1U << 21)
+
+static double now_ms(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (double)ts.tv_sec * 1e3 + (double)ts.tv_nsec / 1e6;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a;
+    double y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
+
+static int read_once(int dirfd, const char *name)
+{
+    char buf[65536];
+    int fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0) {
+        return -1;
+    }
+    if (read(fd, buf, sizeof(buf)) < 0) {
+        close(fd);
+        return -1;
+    }
+    return close(fd);
+}
+
+static int do_readers(char **a)
+{
+    static char *names[READ_FILES_MAX];
+    double *ms = calloc(READ_SAMPLES_MAX, sizeof(*ms));
+    double end = now_ms() + strtod(a[1], NULL) * 1e3;
+    DIR *dir = opendir(a[0]);
+    struct dirent *de;
+    size_t files = 0;
+    size_t n = 0;
+
+    if (dir == NULL || ms == NULL) {
+        return fail("opendir", a[0]);
+    }
+    while ((de = readdir(dir)) != NULL && files < READ_FILES_MAX) {
+        if (de->d_name[0] != '.') {
+            names[files++] = strdup(de->d_name);
+        }
+    }
+    while (files > 0 && n < READ_SAMPLES_MAX && now_ms() < end) {
+        double start = now_ms();
+
+        if (read_once(dirfd(dir), names[n % files]) < 0) {
+            return fail("read", names[n % files]);
+        }
+        ms[n++] = now_ms() - start;
+    }
+    if (n == 0) {
+        return wrong("no file to read", a[0]);
+    }
+    qsort(ms, n, sizeof(*ms), by_value);
+    printf("reads %zu p50-us %.1f p99-us %.1f max-ms %.1f\n", n, ms[n / 2] * 1e3,
+           ms[n / 100 * 99] * 1e3, ms[n - 1]);
+    return 0;
+}
+
 static int run(int argc, char **argv);
 
 static int do_as(int argc, char **a)
@@ -337,6 +408,7 @@ static const struct {
     {"holes", 1, do_holes},
     {"lock", 1, do_lock},
     {"create", 2, do_create},
+    {"readers", 2, do_readers},
 };
 
 static int run(int argc, char **argv)

@@ -18,8 +18,8 @@ static struct record file_record(uint64_t size)
 {
     struct record r = {.kind = REC_CONTENT};
 
-    r.content = (struct content_rec){
-        .h = {{7, 10}, 99}, .rid = {7, 2}, .type = NODE_REG, .size = size};
+    r.content =
+        (struct content_rec){.h = {{7, 10}, 99}, .rid = {7, 2}, .type = NODE_REG, .size = size};
     return r;
 }
 

@@ -243,11 +243,17 @@ static void vectors(void **state)
 
 static void xattr_lists(void **state)
 {
-    static const uint8_t twice[] = "\x01" "a\0\0\0\0\x01" "a\0\0\0\0";
-    static const uint8_t order[] = "\x02" "ab\0\0\0\0\x01" "a\0\0\0\0";
+    static const uint8_t twice[] = "\x01"
+                                   "a\0\0\0\0\x01"
+                                   "a\0\0\0\0";
+    static const uint8_t order[] = "\x02"
+                                   "ab\0\0\0\0\x01"
+                                   "a\0\0\0\0";
     static const uint8_t empty[] = "\x00\0\0\0\0";
-    static const uint8_t longer[] = "\x01" "a\x02\0\0\0x";
-    static const uint8_t huge[] = "\x01" "a\xff\xff\xff\xffx";
+    static const uint8_t longer[] = "\x01"
+                                    "a\x02\0\0\0x";
+    static const uint8_t huge[] = "\x01"
+                                  "a\xff\xff\xff\xffx";
 
     (void)state;
     assert_true(xattrs_valid(xattrs, sizeof xattrs - 1));
@@ -264,10 +270,8 @@ static void xattr_lists(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(round_trips),
-        cmocka_unit_test(hostile_names),
-        cmocka_unit_test(hostile_values),
-        cmocka_unit_test(vectors),
+        cmocka_unit_test(round_trips),    cmocka_unit_test(hostile_names),
+        cmocka_unit_test(hostile_values), cmocka_unit_test(vectors),
         cmocka_unit_test(xattr_lists),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "base/log.h"
+#include "mount/mount_i.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static struct stat departed_file; /* its address marks a file */
+
+static int add_orphan(void *arg, uint64_t lid)
+{
+    return departed_file_add(arg, lid);
+}
+
+int departed_init(struct mount *m)
+{
+    struct departed *d = &m->departed;
+    pthread_mutex_init(&d->lock, NULL);
+    map_u64_init(&d->map);
+    return staging_each_orphan(m->env.staging, add_orphan, d);
+}
+
+void departed_fini(struct departed *d)
+{
+    size_t it = 0;
+    uint64_t lid;
+    struct stat *st;
+    while ((st = map_u64_next(&d->map, &it, &lid)) != NULL)
+        if (st != &departed_file)
+            free(st);
+    map_u64_fini(&d->map);
+    pthread_mutex_destroy(&d->lock);
+}
+
+static int put(struct departed *d, uint64_t lid, struct stat *value)
+{
+    void *old = NULL;
+    pthread_mutex_lock(&d->lock);
+    int r = map_u64_set(&d->map, lid, value, &old);
+    if (r == 0 && old == NULL)
+        atomic_fetch_add(&d->n, 1);
+    pthread_mutex_unlock(&d->lock);
+    if (r == 0 && old != &departed_file)
+        free(old);
+    return r;
+}
+
+int departed_file_add(struct departed *d, uint64_t lid)
+{
+    return put(d, lid, &departed_file);
+}
+
+void departed_undo(struct departed *d, uint64_t lid)
+{
+    pthread_mutex_lock(&d->lock);
+    if (map_u64_del(&d->map, lid) != NULL)
+        atomic_fetch_sub(&d->n, 1);
+    pthread_mutex_unlock(&d->lock);
+}
+
+void departed_dir_add(struct departed *d, uint64_t lid, const struct stat *st)
+{
+    struct stat *copy = malloc(sizeof(*copy));
+    if (copy == NULL)
+        return; /* then a stat of the removed directory fails, no more */
+    *copy = *st;
+    copy->st_nlink = 0;
+    if (put(d, lid, copy) < 0)
+        free(copy);
+}
+
+bool departed_has(struct departed *d, uint64_t lid)
+{
+    if (atomic_load(&d->n) == 0)
+        return false;
+    pthread_mutex_lock(&d->lock);
+    bool has = map_u64_get(&d->map, lid) != NULL;
+    pthread_mutex_unlock(&d->lock);
+    return has;
+}
+
+bool departed_dir(struct departed *d, uint64_t lid, struct stat *st)
+{
+    if (atomic_load(&d->n) == 0)
+        return false;
+    pthread_mutex_lock(&d->lock);
+    struct stat *have = map_u64_get(&d->map, lid);
+    bool is = have != NULL && have != &departed_file;
+    if (is)
+        *st = *have;
+    pthread_mutex_unlock(&d->lock);
+    return is;
+}
+
+void departed_forget(struct mount *m, uint64_t lid)
+{
+    struct departed *d = &m->departed;
+    if (atomic_load(&d->n) == 0)
+        return;
+    pthread_mutex_lock(&d->lock);
+    struct stat *have = map_u64_del(&d->map, lid);
+    if (have != NULL)
+        atomic_fetch_sub(&d->n, 1);
+    pthread_mutex_unlock(&d->lock);
+    if (have == NULL)
+        return;
+    if (have != &departed_file) {
+        free(have);
+        return;
+    }
+    char name[40];
+    staging_orphan_name(lid, name);
+    nodes_close_fds(m->env.nodes, lid);
+    if (unlinkat(m->env.staging->orphans, name, 0) < 0 && errno != ENOENT)
+        log_warn_code(-errno, "cannot delete the unlinked file %s", name);
+    int r = capture_add(m, INTENT_FORGET, 0, lid, 0, 0);
+    if (r < 0 && r != FARM_ECLOSED)
+        log_warn_code(r, "cannot log that inode %llu is gone", (unsigned long long)lid);
+}

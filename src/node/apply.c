@@ -1,0 +1,545 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* Peers' records: merged, planned, claimed, committed, run. See node.h for the order and why. */
+#include "node/node.h"
+
+#include "base/cleanup.h"
+#include "base/digest.h"
+#include "base/log.h"
+#include "store/attrs.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define LOCAL_MAX 4096u /* intents in one transaction */
+
+/* ---- data that is still to come ---- */
+
+static int set_nodata(struct node *n, struct id128 rid, bool on)
+{
+    struct index_node row;
+
+    int rc = index_get_node(n->index, rid, &row);
+    if (rc)
+        return rc == -ENOENT ? 0 : rc;
+    uint8_t flags = on ? (uint8_t)(row.flags | NODE_NODATA) : (uint8_t)(row.flags & ~NODE_NODATA);
+    if (flags == row.flags)
+        return 0;
+    row.flags = flags;
+    return index_put_node(n->index, &row, false);
+}
+
+int apply_want(struct node *n, struct id128 rid, struct stamp stamp)
+{
+    int rc = set_nodata(n, rid, true);
+    if (rc)
+        return rc;
+    for (size_t i = 0; i < n->nwants; i++) {
+        if (id_eq(n->wants[i].rid, rid)) {
+            n->wants[i].stamp = stamp;
+            return 0;
+        }
+    }
+    struct want *v = realloc(n->wants, (n->nwants + 1) * sizeof *v);
+    if (!v)
+        return -ENOMEM;
+    n->wants = v;
+    v[n->nwants++] = (struct want){rid, stamp};
+    return index_set_todo(n->index, rid, TODO_DATA, true);
+}
+
+static int wanted_no_more(struct node *n, struct id128 rid)
+{
+    for (size_t i = 0; i < n->nwants; i++) {
+        if (!id_eq(n->wants[i].rid, rid))
+            continue;
+        n->wants[i] = n->wants[--n->nwants];
+        int rc = set_nodata(n, rid, false);
+        return rc ? rc : index_set_todo(n->index, rid, TODO_DATA, false);
+    }
+    return 0;
+}
+
+static bool is_wanted(const struct node *n, struct id128 rid)
+{
+    for (size_t i = 0; i < n->nwants; i++)
+        if (id_eq(n->wants[i].rid, rid))
+            return true;
+    return false;
+}
+
+void apply_ask(struct node *n, struct session *s)
+{
+    for (size_t i = 0; i < n->nwants; i++) {
+        for (size_t p = 0; p < n->npeers; p++) {
+            struct session *to = n->peers[p].session;
+            if (!to || (s && to != s) || !session_sender(to))
+                continue;
+            if (session_want(to, n->wants[i].rid, n->wants[i].stamp) < 0)
+                return; /* its queue is full: asked again by the timer */
+        }
+    }
+}
+
+/* ---- merging one batch ---- */
+
+struct applying {
+    struct node *n;
+    struct session *session;
+    struct batch *batch;
+    struct plan plan;
+    struct map_u64 watch; /* claim keys of the names the effects touch */
+    uint64_t *lids;       /* pinned for this try */
+    size_t nlids;
+};
+
+static int visit_seed(void *arg, const struct name_rec *name)
+{
+    node_seed(arg, name->nid);
+    return 0;
+}
+
+/* The staged file gets its attributes before anyone can see it, a lid and a row. */
+static int stage_ready(struct applying *a, struct batch_item *it, const struct content_rec *c,
+                       struct staged **out)
+{
+    struct node *n = a->n;
+    struct attr_rec attr;
+    struct node_ref ref;
+
+    CLEANUP_FD int fd = openat(n->staging->in, it->staged, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    int rc = n->records.get_attr(n->records.ctx, c->rid, &attr);
+    if (rc == 0) {
+        int64_t mtime = record_mtime(c, &attr);
+        rc = attrs_apply(fd, &attr, &mtime);
+    } else if (rc == -ENOENT) {
+        rc = attrs_set_mtime(fd, c->mtime_ns);
+    }
+    struct staged *v = rc ? NULL : realloc(a->plan.staged, (a->plan.nstaged + 1) * sizeof *v);
+    if (!v)
+        return rc ? rc : -ENOMEM;
+    a->plan.staged = v;
+    struct staged *s = &v[a->plan.nstaged];
+    memset(s, 0, sizeof *s);
+    s->rid = c->rid;
+    s->type = NODE_REG;
+    memcpy(s->name, it->staged, sizeof s->name);
+    s->handle = it->handle;
+    rc = nodes_new_lid(n->nodes, &s->lid);
+    if (!rc)
+        rc = nodes_add(n->nodes, s->lid, NODE_REG, &s->handle, &ref);
+    if (rc)
+        return rc;
+    uint64_t *lids = realloc(a->lids, (a->nlids + 1) * sizeof *lids);
+    if (!lids)
+        return -ENOMEM;
+    a->lids = lids;
+    lids[a->nlids++] = s->lid;
+    a->plan.nstaged++;
+    *out = s;
+    return map_u64_set(&n->settle, s->lid, n, NULL);
+}
+
+static int content_install(struct applying *a, struct batch_item *it, bool conflict,
+                           const struct content_rec *before)
+{
+    struct node *n = a->n;
+    struct content_rec c;
+    struct index_node old;
+    struct staged *s;
+    struct stat st;
+
+    int rc = n->records.get_content(n->records.ctx, it->rec.content.rid, &c);
+    if (rc)
+        return rc;
+    rc = stage_ready(a, it, &c, &s);
+    if (rc)
+        return rc;
+    int have = index_get_node(n->index, c.rid, &old);
+    if (have && have != -ENOENT)
+        return have;
+    struct index_node row = {.rid = c.rid, .lid = s->lid, .type = NODE_REG, .handle = s->handle,
+                             .size = c.size, .mtime_ns = c.mtime_ns};
+    if (fstatat(n->staging->in, s->name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
+        row.mtime_ns = st.st_mtim.tv_sec * 1000000000ll + st.st_mtim.tv_nsec;
+        row.ctime_ns = st.st_ctim.tv_sec * 1000000000ll + st.st_ctim.tv_nsec;
+    }
+    if (have == 0) {
+        rc = plan_content(&a->plan, s, &old, conflict, before);
+        if (!rc) {
+            nodes_set_orphan(n->nodes, old.lid);
+            rc = map_u64_set(&n->replaced, old.lid, n, NULL);
+        }
+    }
+    if (!rc)
+        rc = index_put_node(n->index, &row, true);
+    if (!rc)
+        rc = index_put_leaves(n->index, c.rid, it->leaves, it->nleaves);
+    if (!rc)
+        rc = wanted_no_more(n, c.rid);
+    if (!rc)
+        rc = n->records.names_of(n->records.ctx, c.rid, visit_seed, n);
+    return rc;
+}
+
+/* Times only: the row's idea of the file is kept in step by the effect. */
+static int content_same(struct applying *a, struct id128 rid)
+{
+    int rc = wanted_no_more(a->n, rid);
+    return rc ? rc : plan_attr(&a->plan, rid);
+}
+
+static int item_content(struct applying *a, struct batch_item *it, enum merge_result result,
+                        const struct content_rec *before, bool had)
+{
+    struct node *n = a->n;
+    const struct content_rec *c = &it->rec.content;
+
+    if (result == MERGE_OLD) {
+        /* The data of a version whose record came before it. */
+        if (it->data == ITEM_STAGED && had && stamp_eq(before->h.stamp, c->h.stamp) &&
+            is_wanted(n, c->rid))
+            return content_install(a, it, false, before);
+        return it->data == ITEM_SAME && is_wanted(n, c->rid) ? wanted_no_more(n, c->rid) : 0;
+    }
+    if (result == MERGE_LOST)
+        return it->data == ITEM_STAGED
+                   ? plan_keep(&a->plan, it->staged, c, "changed on two nodes at once")
+                   : 0;
+    int rc = n->records.names_of(n->records.ctx, c->rid, visit_seed, n);
+    if (rc)
+        return rc;
+    if (c->type == NODE_DIR)
+        return plan_attr(&a->plan, c->rid);
+    if (c->type != NODE_REG)
+        return 0;
+    switch (it->data) {
+    case ITEM_STAGED: return content_install(a, it, result == MERGE_CONFLICT, before);
+    case ITEM_SAME: return content_same(a, c->rid);
+    default:
+        if (had && before->size == c->size && memcmp(before->digest, c->digest, DIGEST_LEN) == 0)
+            return content_same(a, c->rid);
+        return apply_want(n, c->rid, c->h.stamp);
+    }
+}
+
+static int merge_one(struct applying *a, struct batch_item *it, enum merge_result *result)
+{
+    struct node *n = a->n;
+    bool skewed = false;
+
+    int rc = replica_merge(&n->replica, node_wall(n), &it->rec, session_node(a->session), result,
+                           &skewed);
+    if (skewed)
+        events_raise(n->events, "clock",
+                     "records from %s are stamped more than %llu s in the future: check the clocks",
+                     session_name(a->session), HLC_SKEW_MAX_US / 1000000);
+    return rc;
+}
+
+static int merge_other(struct applying *a, struct batch_item *it)
+{
+    enum merge_result result;
+
+    int rc = merge_one(a, it, &result);
+    if (rc || result == MERGE_OLD)
+        return rc;
+    return it->rec.kind == REC_NAME ? 0 : plan_attr(&a->plan, it->rec.attr.rid);
+}
+
+static int merge_content(struct applying *a, struct batch_item *it)
+{
+    struct node *n = a->n;
+    struct content_rec before;
+    enum merge_result result;
+
+    memset(&before, 0, sizeof before);
+    int rc = n->records.get_content(n->records.ctx, it->rec.content.rid, &before);
+    if (rc && rc != -ENOENT)
+        return rc;
+    bool had = rc == 0;
+    before.target = NULL; /* valid only until the next put */
+    before.target_len = 0;
+    rc = merge_one(a, it, &result);
+    return rc ? rc : item_content(a, it, result, &before, had);
+}
+
+/* Contents after the names and attributes of their batch, so that a file is made right at once. */
+static int merge_all(struct applying *a)
+{
+    int rc = 0;
+
+    for (size_t i = 0; i < a->batch->n && !rc; i++)
+        if (a->batch->items[i].rec.kind != REC_CONTENT)
+            rc = merge_other(a, &a->batch->items[i]);
+    for (size_t i = 0; i < a->batch->n && !rc; i++)
+        if (a->batch->items[i].rec.kind == REC_CONTENT)
+            rc = merge_content(a, &a->batch->items[i]);
+    return rc;
+}
+
+static int plan_view(struct plan *p)
+{
+    struct node *n = p->node;
+    struct view_change *changes = NULL;
+    size_t count = 0;
+
+    if (n->nseeds == 0)
+        return 0;
+    int rc = view_changes(&n->records, n->seeds, n->nseeds, &changes, &count);
+    n->nseeds = 0;
+    return rc ? rc : plan_changes(p, changes, count);
+}
+
+/* ---- claims ---- */
+
+static int claim_one(struct applying *a, uint64_t key)
+{
+    if (!key || map_u64_get(&a->watch, key))
+        return 0;
+    if (!claims_try(a->n->claims, key, 0))
+        return -EAGAIN;
+    int rc = map_u64_set(&a->watch, key, a, NULL);
+    if (rc)
+        claims_drop(a->n->claims, key, 0);
+    return rc;
+}
+
+static int claim_all(struct applying *a)
+{
+    int rc = 0;
+
+    for (size_t i = 0; i < a->n->effects.n && !rc; i++) {
+        const struct effect *e = &a->n->effects.v[i];
+        rc = claim_one(a, loc_key(&e->from));
+        if (!rc)
+            rc = claim_one(a, loc_key(&e->to));
+    }
+    return rc;
+}
+
+static void unclaim_all(struct applying *a)
+{
+    size_t it = 0;
+    uint64_t key;
+
+    while (map_u64_next(&a->watch, &it, &key)) {
+        claims_drop(a->n->claims, key, 0);
+        map_u64_del(&a->watch, key);
+    }
+}
+
+/* Everything done through the mount before now is in the records. An intent still open belongs to a
+ * system call under way: its turn comes in microseconds. */
+static int drain_intents(struct node *n)
+{
+    uint64_t upto = intent_head(n->intents);
+    unsigned count;
+
+    for (unsigned tries = 0; intent_tail(n->intents) < upto && tries < 5000; tries++) {
+        int rc = local_consume(n, 8192, &count);
+        if (rc)
+            return rc;
+        if (count == 0)
+            usleep(20);
+    }
+    return local_finish(n);
+}
+
+/* ---- trying ---- */
+
+static void seal_before(struct applying *a)
+{
+    struct node *n = a->n;
+    struct index_node row;
+
+    for (size_t i = 0; i < a->batch->n; i++) {
+        const struct record *r = &a->batch->items[i].rec;
+        if (r->kind == REC_CONTENT && index_get_node(n->index, r->content.rid, &row) == 0 &&
+            row.type == NODE_REG && dirty_is(n->dirty, row.lid) &&
+            seal_file(n, row.lid, 0) < 0)
+            log_debug("inode %llu is being written while a peer's version comes in",
+                      (unsigned long long)row.lid);
+    }
+}
+
+static int remember_peer(struct applying *a)
+{
+    struct index_peer p;
+    struct node *n = a->n;
+
+    if (a->batch->resent)
+        return 0;
+    int rc = index_get_peer(n->index, session_node(a->session), &p);
+    if (rc)
+        return rc;
+    if (a->batch->pos > p.applied)
+        p.applied = a->batch->pos;
+    p.seen_us = node_wall(n);
+    return index_put_peer(n->index, &p);
+}
+
+static int try_batch(struct applying *a)
+{
+    struct node *n = a->n;
+
+    int rc = txn_begin(n);
+    if (rc)
+        return rc;
+    rc = drain_intents(n);
+    if (!rc) {
+        seal_before(a);
+        rc = merge_all(a);
+    }
+    if (!rc)
+        rc = plan_view(&a->plan);
+    if (!rc)
+        rc = plan_finish(&a->plan);
+    if (!rc)
+        rc = claim_all(a);
+    if (!rc) {
+        n->watch = &a->watch;
+        rc = drain_intents(n);
+        n->watch = NULL;
+    }
+    if (!rc)
+        rc = remember_peer(a);
+    if (rc) {
+        txn_abort(n);
+        return rc;
+    }
+    return txn_commit(n);
+}
+
+static void applying_init(struct applying *a, struct node *n, struct session *s, struct batch *b)
+{
+    memset(a, 0, sizeof *a);
+    a->n = n;
+    a->session = s;
+    a->batch = b;
+    a->plan.node = n;
+    map_u64_init(&a->plan.touched);
+    map_u64_init(&a->watch);
+}
+
+static void applying_fini(struct applying *a, bool done)
+{
+    unclaim_all(a);
+    map_u64_fini(&a->watch);
+    if (!done) {
+        for (size_t i = 0; i < a->nlids; i++) {
+            map_u64_del(&a->n->settle, a->lids[i]);
+            nodes_remove(a->n->nodes, a->lids[i]);
+        }
+    }
+    free(a->lids);
+    plan_fini(&a->plan);
+}
+
+/* The staged files are in the tree (or kept): the batch must not discard them. */
+static void consumed_staged(struct batch *b, const struct effects *e)
+{
+    for (size_t k = 0; k < e->n; k++) {
+        const struct effect *x = &e->v[k];
+        if (x->from.kind != LOC_IN)
+            continue;
+        for (size_t i = 0; i < b->n; i++)
+            if (b->items[i].staged[0] && strlen(b->items[i].staged) == x->from.len &&
+                memcmp(b->items[i].staged, x->from.name, x->from.len) == 0)
+                b->items[i].staged[0] = 0;
+    }
+}
+
+int apply_batch(struct node *n, struct session *s, struct batch *b)
+{
+    struct applying a;
+
+    for (unsigned tries = 0;; tries++) {
+        applying_init(&a, n, s, b);
+        int rc = try_batch(&a);
+        if (rc == 0) {
+            consumed_staged(b, &n->effects);
+            effects_run(n);
+        }
+        applying_fini(&a, rc == 0);
+        if (rc == 0) {
+            apply_ask(n, NULL);
+            session_applied(s, b->pos, b->resent);
+            return 0;
+        }
+        if (rc != -EAGAIN)
+            return rc;
+        /* Whoever holds the name may be waiting for room in the intent log: make some. */
+        if (tries % 8 == 7 && (rc = apply_local(n)))
+            return rc;
+        usleep(tries < 50 ? 50 : 2000);
+    }
+}
+
+int apply_local(struct node *n)
+{
+    struct applying a;
+    int rc;
+
+    for (unsigned tries = 0;; tries++) {
+        applying_init(&a, n, NULL, NULL);
+        unsigned count;
+        rc = txn_begin(n);
+        if (!rc)
+            rc = local_consume(n, LOCAL_MAX, &count);
+        if (!rc)
+            rc = local_finish(n);
+        if (!rc)
+            rc = plan_view(&a.plan);
+        if (!rc)
+            rc = plan_finish(&a.plan);
+        if (!rc && n->effects.n)
+            rc = claim_all(&a);
+        if (!rc && n->effects.n) {
+            n->watch = &a.watch;
+            rc = drain_intents(n);
+            n->watch = NULL;
+        }
+        if (rc)
+            txn_abort(n);
+        else
+            rc = txn_commit(n);
+        if (rc == 0)
+            effects_run(n);
+        applying_fini(&a, rc == 0);
+        if (rc != -EAGAIN)
+            return rc;
+        usleep(tries < 50 ? 50 : 2000);
+    }
+}
+
+static int visit_pending(void *arg, const void *data, size_t len)
+{
+    struct node *n = arg;
+    struct effect e;
+    struct cur c;
+
+    cur_init(&c, data, len);
+    int rc = effect_decode(&c, &e);
+    return rc ? rc : effects_add(&n->effects, &e);
+}
+
+int apply_pending(struct node *n)
+{
+    int rc = txn_begin(n);
+    if (rc)
+        return rc;
+    rc = index_each_pending(n->index, visit_pending, n);
+    size_t count = n->effects.n;
+    txn_abort(n);
+    n->effects.n = count; /* they are committed already */
+    if (!rc && n->effects.n)
+        log_info("finishing %zu steps that were under way", n->effects.n);
+    if (!rc)
+        effects_run(n);
+    return rc;
+}

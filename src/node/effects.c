@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * Effects: what is done to the backing tree for a peer's change. Each finds out by the handle whether
+ * it has been done already, so that the list can be run again after a crash.
+ */
+#include "node/node.h"
+
+#include "base/log.h"
+#include "store/attrs.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+int effects_add(struct effects *e, const struct effect *x)
+{
+    if (e->n == e->size) {
+        size_t size = e->size ? e->size * 2 : 64;
+        struct effect *v = realloc(e->v, size * sizeof *v);
+        if (!v)
+            return -ENOMEM;
+        e->v = v;
+        e->size = size;
+    }
+    e->v[e->n++] = *x;
+    return 0;
+}
+
+void effects_clear(struct effects *e)
+{
+    free(e->v);
+    memset(e, 0, sizeof *e);
+}
+
+static void loc_encode(struct buf *b, const struct loc *l)
+{
+    buf_put_u8(b, l->kind);
+    if (l->kind == LOC_NONE)
+        return;
+    buf_put_u64(b, l->lid);
+    buf_put_u8(b, l->len);
+    buf_put(b, l->name, l->len);
+}
+
+static void loc_decode(struct cur *c, struct loc *l)
+{
+    memset(l, 0, sizeof *l);
+    l->kind = cur_u8(c);
+    if (l->kind == LOC_NONE)
+        return;
+    if (l->kind > LOC_CONFLICT)
+        c->err = FARM_ECORRUPT;
+    l->lid = cur_u64(c);
+    l->len = cur_u8(c);
+    const uint8_t *p = cur_raw(c, l->len);
+    if (p)
+        memcpy(l->name, p, l->len);
+}
+
+void effect_encode(struct buf *b, const struct effect *e)
+{
+    buf_put_u8(b, e->op);
+    buf_put_u8(b, e->dir);
+    loc_encode(b, &e->from);
+    loc_encode(b, &e->to);
+    loc_encode(b, &e->displaced);
+    buf_put_u64(b, e->lid);
+    buf_put_u64(b, e->old_lid);
+    buf_put_u64(b, e->rid.node);
+    buf_put_u64(b, e->rid.n);
+    buf_put_u32(b, (uint32_t)e->handle.type);
+    buf_put_u8(b, e->handle.len);
+    buf_put(b, e->handle.bytes, e->handle.len);
+}
+
+int effect_decode(struct cur *c, struct effect *e)
+{
+    memset(e, 0, sizeof *e);
+    e->op = cur_u8(c);
+    e->dir = cur_u8(c) != 0;
+    loc_decode(c, &e->from);
+    loc_decode(c, &e->to);
+    loc_decode(c, &e->displaced);
+    e->lid = cur_u64(c);
+    e->old_lid = cur_u64(c);
+    e->rid.node = cur_u64(c);
+    e->rid.n = cur_u64(c);
+    e->handle.type = (int32_t)cur_u32(c);
+    e->handle.len = cur_u8(c);
+    if (e->handle.len > HANDLE_BYTES_MAX || e->op < EFFECT_MOVE || e->op > EFFECT_ATTR)
+        return FARM_ECORRUPT;
+    const uint8_t *p = cur_raw(c, e->handle.len);
+    if (p)
+        memcpy(e->handle.bytes, p, e->handle.len);
+    return cur_done(c);
+}
+
+uint64_t loc_key(const struct loc *l)
+{
+    return l->kind == LOC_DIR ? claims_key(l->lid, l->name, l->len) : 0;
+}
+
+/* The directory of a location; *ref is to be given back when it is not NULL. */
+static int loc_open(struct node *n, const struct loc *l, struct node_fd **ref, int *fd)
+{
+    *ref = NULL;
+    switch (l->kind) {
+    case LOC_DIR: return nodes_get_fd(n->nodes, l->lid, NODES_PATH, ref, fd);
+    case LOC_IN: *fd = n->staging->in; return 0;
+    case LOC_HIDDEN: *fd = n->staging->hidden; return 0;
+    case LOC_ORPHAN: *fd = n->staging->orphans; return 0;
+    case LOC_CONFLICT: *fd = n->staging->conflicts; return 0;
+    default: return -EINVAL;
+    }
+}
+
+static void loc_name(const struct loc *l, char out[256])
+{
+    memcpy(out, l->name, l->len);
+    out[l->len] = 0;
+}
+
+struct ends {
+    struct node_fd *rfrom, *rto, *rdis;
+    int from, to, displaced;
+    char nfrom[256], nto[256], ndisplaced[256];
+};
+
+static int ends_open(struct node *n, const struct effect *e, struct ends *x)
+{
+    memset(x, 0, sizeof *x);
+    int rc = loc_open(n, &e->from, &x->rfrom, &x->from);
+    if (!rc && e->to.kind)
+        rc = loc_open(n, &e->to, &x->rto, &x->to);
+    if (!rc && e->displaced.kind)
+        rc = loc_open(n, &e->displaced, &x->rdis, &x->displaced);
+    loc_name(&e->from, x->nfrom);
+    loc_name(&e->to, x->nto);
+    loc_name(&e->displaced, x->ndisplaced);
+    return rc;
+}
+
+static void ends_close(struct node *n, struct ends *x)
+{
+    if (x->rfrom)
+        nodes_put_fd(n->nodes, x->rfrom);
+    if (x->rto)
+        nodes_put_fd(n->nodes, x->rto);
+    if (x->rdis)
+        nodes_put_fd(n->nodes, x->rdis);
+}
+
+/* Something nobody told us of stands in the way: it is kept, never overwritten. */
+static int move_aside(struct node *n, const struct effect *e, int dirfd, const char *name)
+{
+    char key[32];
+
+    snprintf(key, sizeof key, "%016llx", (unsigned long long)n->next_key++);
+    if (renameat(dirfd, name, n->staging->conflicts, key) < 0)
+        return -errno;
+    char path[512];
+    node_path(n, e->rid, path, sizeof path);
+    events_note(n->events, "found", "%s: an unknown file stood where a peer's file belongs; kept as conflict %s",
+                path, key);
+    return 0;
+}
+
+static int make_room(struct node *n, const struct effect *e, const struct ends *x)
+{
+    struct stat st;
+
+    if (fstatat(x->to, x->nto, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return errno == ENOENT ? 0 : -errno;
+    if (!e->old_lid)
+        return e->to.kind == LOC_DIR ? move_aside(n, e, x->to, x->nto) : 0;
+    if (!e->displaced.kind)
+        return 0;
+    if (S_ISDIR(st.st_mode))
+        return renameat(x->to, x->nto, x->displaced, x->ndisplaced) < 0 ? -errno : 0;
+    /* A second name first, so that the place is never empty. */
+    if (linkat(x->to, x->nto, x->displaced, x->ndisplaced, 0) < 0 && errno != EEXIST)
+        return -errno;
+    return 0;
+}
+
+static int run_move(struct node *n, const struct effect *e)
+{
+    struct ends x;
+    struct handle h;
+
+    int rc = ends_open(n, e, &x);
+    if (rc)
+        goto out;
+    if (handle_of_name(x.to, x.nto, &h) == 0 && handle_eq(&h, &e->handle)) {
+        /* Done already. A rename between two names of one inode does nothing: drop the old one. */
+        if (handle_of_name(x.from, x.nfrom, &h) == 0 && handle_eq(&h, &e->handle) && !e->dir &&
+            (x.from != x.to || strcmp(x.nfrom, x.nto) != 0) && e->op == EFFECT_MOVE)
+            unlinkat(x.from, x.nfrom, 0);
+        goto out;
+    }
+    if (handle_of_name(x.from, x.nfrom, &h) < 0 || !handle_eq(&h, &e->handle)) {
+        rc = -ENOENT;
+        goto out;
+    }
+    rc = make_room(n, e, &x);
+    if (rc)
+        goto out;
+    if (e->op == EFFECT_LINK)
+        rc = linkat(x.from, x.nfrom, x.to, x.nto, 0) < 0 ? -errno : 0;
+    else
+        rc = renameat(x.from, x.nfrom, x.to, x.nto) < 0 ? -errno : 0;
+out:
+    ends_close(n, &x);
+    return rc;
+}
+
+static int run_remove(struct node *n, const struct effect *e)
+{
+    struct ends x;
+    struct handle h;
+
+    int rc = ends_open(n, e, &x);
+    if (!rc && handle_of_name(x.from, x.nfrom, &h) == 0 &&
+        (!e->handle.len || handle_eq(&h, &e->handle)) &&
+        unlinkat(x.from, x.nfrom, e->dir ? AT_REMOVEDIR : 0) < 0)
+        rc = -errno;
+    ends_close(n, &x);
+    return rc == -ENOENT || rc == -ESTALE ? 0 : rc;
+}
+
+/* Attributes and time of an inode as its records have them. */
+static int run_attr(struct node *n, const struct effect *e)
+{
+    struct record a, c;
+    struct node_fd *ref;
+    int fd;
+
+    int rc = nodes_get_fd(n->nodes, e->lid, NODES_PATH, &ref, &fd);
+    if (rc)
+        return rc == -ESTALE || rc == -ENOENT ? 0 : rc;
+    if (index_reader_record(n->reader, REC_CONTENT, e->rid, &c) == 0) {
+        if (index_reader_record(n->reader, REC_ATTR, e->rid, &a) == 0) {
+            int64_t mtime = record_mtime(&c.content, &a.attr);
+            rc = attrs_apply(fd, &a.attr, &mtime);
+        } else {
+            rc = attrs_set_mtime(fd, c.content.mtime_ns);
+        }
+    }
+    nodes_put_fd(n->nodes, ref);
+    if (n->mount)
+        mount_forget_attr(n->mount, e->lid);
+    return rc;
+}
+
+static void forget_loc(struct node *n, const struct loc *l, bool dir)
+{
+    if (l->kind != LOC_DIR || !n->mount)
+        return;
+    mount_forget_entry(n->mount, l->lid, l->name, l->len, dir);
+    mount_forget_data(n->mount, l->lid);
+}
+
+/* Which inode the kernel may go on using although it leaves the tree; 0 none. */
+static uint64_t departs(const struct effect *e)
+{
+    if (e->old_lid && e->displaced.kind == LOC_ORPHAN)
+        return e->old_lid;
+    return e->op == EFFECT_MOVE && e->to.kind == LOC_ORPHAN ? e->lid : 0;
+}
+
+static int effect_run(struct node *n, const struct effect *e)
+{
+    uint64_t gone = departs(e);
+    int rc = 0;
+
+    if (gone && n->mount)
+        rc = mount_depart(n->mount, gone);
+    if (rc)
+        return rc;
+    switch (e->op) {
+    case EFFECT_MOVE:
+    case EFFECT_LINK: rc = run_move(n, e); break;
+    case EFFECT_REMOVE: rc = run_remove(n, e); break;
+    case EFFECT_ATTR: return run_attr(n, e);
+    default: break;
+    }
+    forget_loc(n, &e->from, e->dir);
+    forget_loc(n, &e->to, e->dir);
+    if (e->old_lid)
+        nodes_close_fds(n->nodes, e->old_lid);
+    if (n->mount && e->lid && e->op == EFFECT_LINK)
+        mount_forget_attr(n->mount, e->lid);
+    if (gone && n->mount)
+        mount_release_orphan(n->mount, gone);
+    return rc;
+}
+
+void effects_run(struct node *n)
+{
+    if (n->effects.n == 0)
+        return;
+    if (index_reader_begin(n->reader) < 0) {
+        log_error("the index cannot be read; changes of peers are installed at the next start");
+        return;
+    }
+    for (size_t i = 0; i < n->effects.n; i++) {
+        const struct effect *e = &n->effects.v[i];
+        int rc = effect_run(n, e);
+        if (rc) {
+            char path[512];
+            node_path(n, e->rid, path, sizeof path);
+            log_warn_code(rc, "installing %s (step %u of op %u)", path, (unsigned)i, e->op);
+            events_note(n->events, "install", "%s: %s", path, err_text(rc));
+        }
+    }
+    index_reader_end(n->reader);
+    n->effects.n = 0;
+}

@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * Inside the worker: shared by src/node/ and nobody else.
+ *
+ * One thread, the core thread, runs worker_loop and owns everything in struct node that does not name
+ * another owner. What comes from elsewhere arrives as intents (from the mount) or as messages in the
+ * inbox (from sessions, control files, the link process).
+ *
+ * How a change of a peer gets into the backing tree (apply.c):
+ *   merge the records -> view_changes -> plan: effects, places, node rows -> claim the names
+ *   -> commit records and effects together -> run the effects -> invalidate the kernel's caches -> ack.
+ * The effects are a redo log: after a crash they are run again, each finds out whether it was done.
+ */
+#ifndef NODE_NODE_H
+#define NODE_NODE_H
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/map.h"
+#include "base/queue.h"
+#include "mount/control.h"
+#include "mount/mount.h"
+#include "node/worker.h"
+#include "ship/receiver.h"
+#include "ship/sender.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define INTENTS_SIZE (32u * 1024u * 1024u)
+#define INDEX_MAP_SIZE ((size_t)256 << 30)
+#define LIDS_BLOCK 65536u
+#define INBOX_MAX 256u
+
+struct session;
+
+enum node_state {
+    STATE_STARTING,
+    STATE_RECOVERING,
+    STATE_SYNCING,
+    STATE_READY,
+    STATE_LAGGING,
+    STATE_ISOLATED,
+    STATE_DRAINING,
+    STATE_MAINTENANCE,
+    STATE_FAILED,
+};
+const char *node_state_name(enum node_state s);
+
+/* ---- events.c: what happened, for people; a file in the state directory, bounded. Any thread. ---- */
+struct events;
+FARM_MUSTUSE int events_open(int state_fd, struct events **out);
+void events_close(struct events *e);
+/* kind: "raised", "cleared" or "note"; name: a short stable word ("link-web2", "skew-web3"). A raised
+ * one is repeated only after it was cleared, and cleared only if raised. */
+void events_raise(struct events *e, const char *name, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+void events_clear(struct events *e, const char *name, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+void events_note(struct events *e, const char *name, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Up to n bytes of the log from off on. */
+FARM_MUSTUSE int events_read(struct events *e, uint64_t off, size_t n, struct buf *out);
+/* Called (on the caller's thread) after each line. */
+void events_on_grow(struct events *e, void (*f)(void *), void *arg);
+
+/* ---- effects.c ---- */
+enum loc_kind { LOC_NONE, LOC_DIR, LOC_IN, LOC_HIDDEN, LOC_ORPHAN, LOC_CONFLICT };
+struct loc {
+    uint8_t kind;
+    uint8_t len;
+    uint8_t name[255];
+    uint64_t lid; /* LOC_DIR: the directory */
+};
+enum effect_op {
+    EFFECT_MOVE = 1,   /* from -> to; what is at `to` goes to `displaced` or is replaced */
+    EFFECT_LINK = 2,   /* another name */
+    EFFECT_REMOVE = 3, /* unlink, or rmdir when dir */
+    EFFECT_ATTR = 4,   /* make the inode's attributes and time those of its records */
+};
+struct effect {
+    uint8_t op;
+    bool dir;
+    struct loc from, to, displaced;
+    uint64_t lid;     /* of the thing; 0 when it has none */
+    uint64_t old_lid; /* what is displaced at `to`; 0 none */
+    struct id128 rid;
+    struct handle handle; /* of the thing: tells whether it was done */
+};
+struct effects {
+    struct effect *v;
+    size_t n, size;
+};
+
+/* ---- the node ---- */
+struct want {
+    struct id128 rid;
+    struct stamp stamp;
+};
+
+struct barrier {
+    struct barrier *next;
+    struct control_request *rq;
+    uint64_t pos; /* every connected peer must have acknowledged this */
+    bool settled; /* pos is set */
+    uint64_t since_us;
+};
+
+struct peer {
+    const struct config_peer *config;
+    struct session *session;  /* NULL: not connected */
+    struct session *starting; /* in its handshake */
+    uint64_t node;           /* its id, 0 unknown yet */
+    int code;                /* why it is not connected */
+    char reason[400];
+    uint32_t rtt_us;
+    uint64_t acked_pos;      /* of our log; kept over sessions */
+    uint64_t caught_up_us;   /* mono time when it last had all */
+    uint64_t links[VVEC_MAX]; /* nodes it is connected to, as it says */
+    size_t nlinks;
+    uint64_t received_bytes;
+};
+
+/* What other nodes say of themselves (gossip), by name. */
+struct gossip {
+    char name[64];
+    uint64_t node, counter;
+    uint64_t heard_us; /* mono */
+    char json[STATE_MAX + 1];
+};
+#define GOSSIP_MAX 64u
+
+struct node {
+    const struct worker_args *args;
+    const struct config *config;
+    const struct clock_source *clock;
+    struct index *index;
+    struct records records;
+    struct replica replica;
+    struct index_meta meta;
+    struct nodes *nodes;
+    struct intent_log *intents;
+    struct claims *claims;
+    struct dirty *dirty;
+    struct staging *staging;
+    struct mount *mount;
+    struct control *control;
+    struct events *events;
+    struct queue inbox; /* struct inmsg */
+    int epoll, link_fd;
+    bool stopping, serving;
+    enum node_state state;
+    char state_reason[160];
+    uint64_t started_us; /* mono */
+
+    /* The current transaction. */
+    bool in_txn;
+    struct replica replica_before; /* to go back to when the transaction is abandoned */
+    struct index_meta meta_before;
+    uint64_t consumed;             /* intents turned into records in it */
+    uint64_t synced_us, synced_head; /* last index_sync */
+    uint64_t stalled_until_us;       /* the index could not be written: not before then again */
+
+    /* Work collected while intents are consumed (keys are lids; values not used). */
+    struct map_u64 to_seal;  /* closed by a writer */
+    struct map_u64 to_stat;  /* attributes may have changed; value 2: times set explicitly */
+    struct map_u64 to_touch; /* directories whose names changed here: their time moves */
+    struct map_u64 settle;   /* now in the index once committed */
+    struct map_u64 held;     /* new files not announced yet: value is mono us of creation / 1 */
+    struct map_u64 replaced; /* orphans that a peer's content replaced: unsealed writes are kept */
+    uint64_t retry_seal_us;  /* 0: none to retry */
+
+    struct map_u64 *watch;   /* claim keys whose intents local_consume refuses with -EAGAIN */
+    struct id128 *seeds;     /* names that local operations put: the view is asked about them */
+    size_t nseeds, seeds_size;
+
+    struct index_reader *reader; /* committed state, for the core thread */
+    struct effects effects;      /* planned, committed, to be run */
+    struct want *wants;
+    size_t nwants;
+    uint64_t next_key; /* conflicts/<key> */
+
+    struct peer *peers;
+    size_t npeers;
+    struct barrier *barriers;
+    struct gossip gossip[GOSSIP_MAX];
+    size_t ngossip;
+    uint64_t gossip_counter;
+    bool gossip_due;
+
+    pthread_mutex_t status_lock; /* guards status_json, status_text and gossip copies below */
+    char *status_json, *status_text, *peers_text;
+    struct gossip shown[GOSSIP_MAX];
+    size_t nshown;
+};
+
+static inline uint64_t node_wall(const struct node *n)
+{
+    return clock_wall(n->clock);
+}
+static inline uint64_t node_mono(const struct node *n)
+{
+    return clock_mono(n->clock);
+}
+
+/* ---- txn.c: the write transaction with what goes along with it in memory ---- */
+FARM_MUSTUSE int txn_begin(struct node *n);
+/* Commits records, meta and effects; then consumed intents are released, senders woken. */
+FARM_MUSTUSE int txn_commit(struct node *n);
+void txn_abort(struct node *n);
+
+/* Ask the view about a name when the transaction is done (every name that is put). */
+void node_seed(void *node, struct id128 nid);
+
+/* ---- local.c: intents -> records. Inside a transaction. ---- */
+/* Consume what is there, at most max entries; *n says how many. */
+FARM_MUSTUSE int local_consume(struct node *n, unsigned max, unsigned *count);
+/* At the end of a transaction: attributes, seals, times of directories. */
+FARM_MUSTUSE int local_finish(struct node *n);
+/* A file or directory found in the backing tree without a record. at: clock value, 0 now. */
+FARM_MUSTUSE int local_found(struct node *n, struct id128 parent, const uint8_t *name, uint8_t len,
+                             uint64_t lid, const struct handle *h, bool by_mtime,
+                             struct id128 *rid);
+/* Attributes of an inode as they are on disk, if they differ from the record. */
+FARM_MUSTUSE int local_stat(struct node *n, uint64_t lid, bool times, uint64_t at);
+/* An inode lost a name: without any place it leaves the index (orphan: its lid stays). */
+FARM_MUSTUSE int local_lost(struct node *n, struct id128 rid, bool orphan);
+FARM_MUSTUSE int local_touch_dir(struct node *n, uint64_t lid);
+/* Intents of a dead worker: what became of them? (intent_judge) */
+void local_judge(void *node, struct intent *in);
+
+/* ---- seal.c ---- */
+/* Make a content version of what was written. -EBUSY: being written, try later. force: although it
+ * may be open. */
+FARM_MUSTUSE int seal_file(struct node *n, uint64_t lid, uint64_t at);
+/* Files kept open: seal what is idle or old. */
+void seal_timer(struct node *n);
+
+/* ---- plan.c: view changes -> effects. Inside a transaction. ---- */
+struct staged {
+    struct id128 rid;
+    char name[32]; /* in staging in/; "" once planned */
+    uint64_t lid;
+    uint8_t type;
+    struct handle handle;
+};
+struct plan {
+    struct node *node;
+    struct staged *staged;
+    size_t nstaged;
+    struct view_change *changes;
+    uint8_t *done; /* per change: 0 no, 1 being planned, 2 done */
+    size_t nchanges;
+    struct map_u64 touched; /* directories (lid) whose times must be set again */
+};
+/* changes is taken over. */
+FARM_MUSTUSE int plan_changes(struct plan *p, struct view_change *changes, size_t n);
+/* New content for an inode that is in the tree. conflict: what it replaces is to be kept. */
+FARM_MUSTUSE int plan_content(struct plan *p, struct staged *s, const struct index_node *old,
+                              bool conflict, const struct content_rec *loser);
+/* Keep staged data that lost a conflict. */
+FARM_MUSTUSE int plan_keep(struct plan *p, const char *staged, const struct content_rec *c,
+                           const char *why);
+FARM_MUSTUSE int plan_attr(struct plan *p, struct id128 rid);
+FARM_MUSTUSE int plan_finish(struct plan *p);
+void plan_fini(struct plan *p);
+/* Create directories, symlinks, FIFOs in the staging area, with attributes. */
+FARM_MUSTUSE int plan_stage_special(struct plan *p, const struct content_rec *c,
+                                    struct staged **out);
+/* Path of an inode within the folder, for people. */
+void node_path(struct node *n, struct id128 rid, char *out, size_t size);
+
+FARM_MUSTUSE int effects_add(struct effects *e, const struct effect *x);
+void effects_clear(struct effects *e);
+void effect_encode(struct buf *b, const struct effect *e);
+FARM_MUSTUSE int effect_decode(struct cur *c, struct effect *e);
+/* Run what is planned; invalidate. Failures are logged and raised as events; the rest goes on. */
+void effects_run(struct node *n);
+/* The claim key of a place, 0 when it is none of the mount's. */
+uint64_t loc_key(const struct loc *l);
+
+/* ---- apply.c: batches of peers' records ---- */
+/* Applies a batch whole (in its own transaction). */
+FARM_MUSTUSE int apply_batch(struct node *n, struct session *s, struct batch *b);
+/* What was done through the mount, in a transaction of its own; and what the view says of it. */
+FARM_MUSTUSE int apply_local(struct node *n);
+/* After a restart: effects that were committed and perhaps not run. */
+FARM_MUSTUSE int apply_pending(struct node *n);
+FARM_MUSTUSE int apply_want(struct node *n, struct id128 rid, struct stamp stamp);
+void apply_ask(struct node *n, struct session *s); /* send WANTs to a (new) session, NULL: to all */
+
+/* ---- scan.c: backing tree against index, before serving ---- */
+FARM_MUSTUSE int scan_tree(struct node *n);
+
+/* ---- session.c ---- */
+enum inmsg_type {
+    IN_HELLO, IN_WELCOME, IN_BATCH, IN_ACK, IN_WANT, IN_STATE, IN_DOWN, IN_BARRIER, IN_COMMAND,
+};
+struct inmsg {
+    struct qnode q;
+    enum inmsg_type type;
+    struct session *session; /* a reference */
+    void *p;                 /* owned; by type */
+};
+/* A stream from the link process: takes fd. */
+FARM_MUSTUSE int session_start(struct node *n, const char *peer, int fd);
+void session_message(struct node *n, struct inmsg *m); /* takes m */
+void session_applied(struct session *s, uint64_t pos, bool resent); /* one batch is in */
+void session_ack_all(struct node *n);                                /* after batches */
+void session_wake_all(struct node *n);
+void session_stop_all(struct node *n);
+struct sender *session_sender(struct session *s);
+FARM_MUSTUSE int session_want(struct session *s, struct id128 rid, struct stamp stamp);
+uint64_t session_node(const struct session *s);
+const char *session_name(const struct session *s);
+
+/* ---- link control, status, control files, barriers: status.c, control_files.c, barrier.c ---- */
+void link_message(struct node *n); /* link_fd is readable */
+void status_update(struct node *n);
+void status_gossip(struct node *n); /* tell peers about us */
+void gossip_heard(struct node *n, struct session *s, struct gossip *g); /* takes g */
+void node_set_state(struct node *n, enum node_state s, const char *why);
+void barrier_add(struct node *n, struct control_request *rq);
+void barrier_check(struct node *n);
+extern const struct control_provider control_files; /* ctx is set to the node by the worker */
+
+#endif

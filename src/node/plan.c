@@ -1,0 +1,675 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * Planning: what the view says differs from what the tree has; which effects make them equal. Places
+ * and node rows are set as if the effects had been run; the transaction that holds them is committed
+ * before they are. Parents are placed before children, things go away after others have come.
+ */
+#include "node/node.h"
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "store/attrs.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+static int plan_one(struct plan *p, size_t i);
+
+/* ---- locations ---- */
+
+static void loc_set(struct loc *l, enum loc_kind kind, const void *name, size_t len)
+{
+    memset(l, 0, sizeof *l);
+    l->kind = (uint8_t)kind;
+    l->len = (uint8_t)len;
+    memcpy(l->name, name, len);
+}
+
+static void loc_str(struct loc *l, enum loc_kind kind, const char *name)
+{
+    loc_set(l, kind, name, strlen(name));
+}
+
+static void loc_orphan(struct loc *l, uint64_t lid)
+{
+    char name[40];
+    staging_orphan_name(lid, name);
+    loc_str(l, LOC_ORPHAN, name);
+}
+
+static void loc_hidden(struct loc *l, struct id128 nid)
+{
+    char name[40];
+    staging_id_name(nid, name);
+    loc_str(l, LOC_HIDDEN, name);
+}
+
+/* Directories whose time has to be set again once all is done. */
+static int touch(struct plan *p, uint64_t lid)
+{
+    return map_u64_set(&p->touched, lid, p, NULL);
+}
+
+/* Where a place is in the backing tree; parent directories have a row by now. */
+static int loc_of_place(struct plan *p, struct id128 nid, const struct place *pl, struct loc *l)
+{
+    struct index_node dir;
+
+    if (pl->kind == PLACE_HIDDEN) {
+        loc_hidden(l, nid);
+        return 0;
+    }
+    if (pl->kind != PLACE_AT)
+        return -ENOENT;
+    int rc = index_get_node(p->node->index, pl->parent, &dir);
+    if (rc)
+        return rc;
+    loc_set(l, LOC_DIR, pl->name, pl->name_len);
+    l->lid = dir.lid;
+    return touch(p, dir.lid);
+}
+
+static const struct place nowhere = {.kind = PLACE_NONE};
+
+/* ---- what is at hand ---- */
+
+static struct staged *staged_of(struct plan *p, struct id128 rid)
+{
+    for (size_t i = 0; i < p->nstaged; i++)
+        if (p->staged[i].name[0] && id_eq(p->staged[i].rid, rid))
+            return &p->staged[i];
+    return NULL;
+}
+
+static struct view_change *change_of(struct plan *p, struct id128 nid, size_t *at)
+{
+    for (size_t i = 0; i < p->nchanges; i++) {
+        if (id_eq(p->changes[i].nid, nid)) {
+            *at = i;
+            return &p->changes[i];
+        }
+    }
+    return NULL;
+}
+
+struct elsewhere {
+    struct plan *p;
+    struct id128 not_this;
+    struct id128 nid;
+    struct place place;
+    unsigned count;
+};
+
+static int visit_elsewhere(void *arg, const struct name_rec *name)
+{
+    struct elsewhere *e = arg;
+    struct place pl;
+
+    if (id_eq(name->nid, e->not_this))
+        return 0;
+    const struct records *r = &e->p->node->records;
+    int rc = r->get_place(r->ctx, name->nid, &pl);
+    if (rc && rc != -ENOENT)
+        return rc;
+    if (rc == 0 && pl.kind != PLACE_NONE) {
+        e->nid = name->nid;
+        e->place = pl;
+        e->count++;
+    }
+    return 0;
+}
+
+/* Other places of the inode that have its file just now. */
+static int find_elsewhere(struct plan *p, struct id128 rid, struct id128 nid, struct elsewhere *e)
+{
+    const struct records *r = &p->node->records;
+
+    *e = (struct elsewhere){.p = p, .not_this = nid};
+    return r->names_of(r->ctx, rid, visit_elsewhere, e);
+}
+
+/* A directory, symlink, FIFO or device, made in the staging area with its attributes. */
+static int make_special(struct node *n, const struct content_rec *c, const char *name)
+{
+    char target[TARGET_LEN_MAX + 1];
+    int in = n->staging->in, rc;
+
+    switch (c->type) {
+    case NODE_DIR: rc = mkdirat(in, name, 0700); break;
+    case NODE_LNK:
+        memcpy(target, c->target, c->target_len);
+        target[c->target_len] = 0;
+        rc = symlinkat(target, in, name);
+        break;
+    case NODE_FIFO: rc = mknodat(in, name, S_IFIFO | 0600, 0); break;
+    case NODE_CHR:
+    case NODE_BLK:
+    case NODE_SOCK: return -EPERM; /* not from peers: see farmfs.conf(5) */
+    default: return -EINVAL;
+    }
+    return rc < 0 ? -errno : 0;
+}
+
+static int stage_attrs(struct node *n, int fd, struct id128 rid, const struct content_rec *c)
+{
+    struct attr_rec a;
+
+    int rc = n->records.get_attr(n->records.ctx, rid, &a);
+    if (rc == -ENOENT)
+        return attrs_set_mtime(fd, c->mtime_ns);
+    if (rc)
+        return rc;
+    int64_t mtime = record_mtime(c, &a);
+    return attrs_apply(fd, &a, &mtime);
+}
+
+int plan_stage_special(struct plan *p, const struct content_rec *c, struct staged **out)
+{
+    struct node *n = p->node;
+    struct staged *v = realloc(p->staged, (p->nstaged + 1) * sizeof *v);
+    if (!v)
+        return -ENOMEM;
+    p->staged = v;
+    struct staged *s = &v[p->nstaged];
+    memset(s, 0, sizeof *s);
+    s->rid = c->rid;
+    s->type = c->type;
+    snprintf(s->name, sizeof s->name, "s%016llx", (unsigned long long)n->next_key++);
+    int rc = make_special(n, c, s->name);
+    if (rc)
+        return rc;
+    CLEANUP_FD int fd = openat(n->staging->in, s->name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    rc = stage_attrs(n, fd, c->rid, c);
+    if (!rc)
+        rc = handle_of_fd(fd, &s->handle);
+    if (!rc)
+        rc = nodes_new_lid(n->nodes, &s->lid);
+    struct node_ref ref;
+    if (!rc)
+        rc = nodes_add(n->nodes, s->lid, c->type, &s->handle, &ref);
+    struct index_node row = {.rid = c->rid, .lid = s->lid, .type = c->type, .handle = s->handle};
+    if (!rc)
+        rc = index_put_node(n->index, &row, false);
+    if (!rc)
+        rc = map_u64_set(&n->settle, s->lid, n, NULL);
+    if (rc)
+        return rc;
+    p->nstaged++;
+    *out = s;
+    return 0;
+}
+
+/* ---- placing ---- */
+
+/* Fill in where the thing comes from. -ENOENT: nothing to place yet (its content has not arrived). */
+static int plan_source(struct plan *p, const struct view_change *c, const struct place *now,
+                       struct effect *e)
+{
+    struct node *n = p->node;
+    struct index_node row;
+    struct content_rec content;
+    struct elsewhere other;
+
+    int rc = n->records.get_content(n->records.ctx, c->inode, &content);
+    if (rc)
+        return rc;
+    e->dir = content.type == NODE_DIR;
+    if (now->kind != PLACE_NONE && !(e->dir && now->kind == PLACE_HIDDEN)) {
+        rc = index_get_node(n->index, c->inode, &row);
+        if (!rc)
+            rc = loc_of_place(p, c->nid, now, &e->from);
+        if (!rc)
+            e->handle = row.handle, e->lid = row.lid;
+        return rc;
+    }
+    struct staged *s = staged_of(p, c->inode);
+    if (!s && content.type != NODE_REG) {
+        rc = find_elsewhere(p, c->inode, c->nid, &other);
+        if (!rc && other.count == 0)
+            rc = plan_stage_special(p, &content, &s);
+        if (rc)
+            return rc;
+    }
+    if (s) {
+        loc_str(&e->from, LOC_IN, s->name);
+        e->handle = s->handle;
+        e->lid = s->lid;
+        s->name[0] = 0;
+        return 0;
+    }
+    rc = find_elsewhere(p, c->inode, c->nid, &other);
+    if (rc)
+        return rc;
+    if (other.count == 0)
+        return -ENOENT;
+    rc = index_get_node(n->index, c->inode, &row);
+    if (!rc)
+        rc = loc_of_place(p, other.nid, &other.place, &e->from);
+    if (rc)
+        return rc;
+    e->op = EFFECT_LINK;
+    e->handle = row.handle;
+    e->lid = row.lid;
+    return 0;
+}
+
+/* The inode has no place left: its row goes, the kernel may still hold on to it. */
+static int plan_gone(struct plan *p, const struct index_node *row)
+{
+    struct node *n = p->node;
+
+    dirty_drop(n->dirty, row->lid);
+    nodes_set_orphan(n->nodes, row->lid);
+    int rc = index_journal_drop(n->index, row->rid);
+    return rc ? rc : index_del_node(n->index, row->rid, row->type != NODE_DIR);
+}
+
+/* The one at the place we want goes away by being replaced, so that readers find one or the other. */
+static int plan_displace(struct plan *p, size_t at, struct effect *e)
+{
+    struct node *n = p->node;
+    struct view_change *c = &p->changes[at];
+    struct index_node row;
+    struct elsewhere other;
+
+    int rc = index_get_node(n->index, c->inode, &row);
+    if (rc)
+        return rc;
+    e->old_lid = row.lid;
+    if (c->to.kind == PLACE_HIDDEN) {
+        loc_hidden(&e->displaced, c->nid);
+    } else {
+        rc = find_elsewhere(p, c->inode, c->nid, &other);
+        if (rc)
+            return rc;
+        if (other.count == 0) {
+            loc_orphan(&e->displaced, row.lid);
+            rc = plan_gone(p, &row);
+        }
+    }
+    if (!rc)
+        rc = n->records.set_place(n->records.ctx, c->nid,
+                                  c->to.kind == PLACE_HIDDEN ? &c->to : &nowhere);
+    p->done[at] = 2;
+    return rc;
+}
+
+/* It has to leave first, but where it goes is being waited for by us: park it. */
+static int plan_park(struct plan *p, size_t at)
+{
+    struct node *n = p->node;
+    struct view_change *c = &p->changes[at];
+    struct effect e = {.op = EFFECT_MOVE, .rid = c->inode};
+    struct index_node row;
+    struct place now, parked;
+
+    int rc = n->records.get_place(n->records.ctx, c->nid, &now);
+    if (!rc)
+        rc = index_get_node(n->index, c->inode, &row);
+    if (!rc)
+        rc = loc_of_place(p, c->nid, &now, &e.from);
+    if (rc)
+        return rc;
+    e.dir = row.type == NODE_DIR;
+    e.handle = row.handle;
+    e.lid = row.lid;
+    loc_hidden(&e.to, c->nid);
+    parked = now;
+    parked.kind = PLACE_HIDDEN;
+    rc = effects_add(&n->effects, &e);
+    return rc ? rc : n->records.set_place(n->records.ctx, c->nid, &parked);
+}
+
+static int make_way(struct plan *p, const struct view_change *c, struct effect *e)
+{
+    struct node *n = p->node;
+    struct id128 occupant;
+    struct content_rec there;
+    size_t at;
+
+    int rc = n->records.who_is_at(n->records.ctx, c->to.parent, c->to.name, c->to.name_len, &occupant);
+    if (rc == -ENOENT || (rc == 0 && id_eq(occupant, c->nid)))
+        return 0;
+    if (rc)
+        return rc;
+    const struct view_change *o = change_of(p, occupant, &at);
+    if (!o) {
+        log_error("two names want one place and the view says both may have it");
+        return FARM_ECORRUPT;
+    }
+    if (o->to.kind == PLACE_AT) {
+        if (p->done[at] == 0)
+            return plan_one(p, at);
+        return plan_park(p, at);
+    }
+    rc = n->records.get_content(n->records.ctx, o->inode, &there);
+    if (rc)
+        return rc;
+    if (there.type == NODE_DIR || e->dir)
+        return plan_park(p, at); /* its removal comes later in the list */
+    return plan_displace(p, at, e);
+}
+
+static int plan_at(struct plan *p, size_t i)
+{
+    struct node *n = p->node;
+    struct effect e = {.op = EFFECT_MOVE};
+    struct place now;
+
+    p->done[i] = 1;
+    struct id128 nid = p->changes[i].nid;
+    e.rid = p->changes[i].inode;
+    int rc = n->records.get_place(n->records.ctx, nid, &now);
+    if (rc == -ENOENT)
+        now = nowhere, rc = 0;
+    if (!rc)
+        rc = plan_source(p, &p->changes[i], &now, &e);
+    if (rc == -ENOENT) {
+        p->done[i] = 2; /* asked for; placed when it comes */
+        return 0;
+    }
+    if (!rc)
+        rc = make_way(p, &p->changes[i], &e);
+    if (!rc)
+        rc = n->records.get_place(n->records.ctx, nid, &now);
+    if (rc == -ENOENT)
+        now = nowhere, rc = 0;
+    if (!rc && now.kind == PLACE_HIDDEN && e.from.kind == LOC_DIR && e.op == EFFECT_MOVE)
+        loc_hidden(&e.from, nid); /* it was parked while way was made */
+    if (!rc)
+        rc = loc_of_place(p, nid, &p->changes[i].to, &e.to);
+    if (!rc)
+        rc = effects_add(&n->effects, &e);
+    if (!rc)
+        rc = n->records.set_place(n->records.ctx, nid, &p->changes[i].to);
+    p->done[i] = 2;
+    return rc;
+}
+
+/* ---- going away ---- */
+
+static int plan_away(struct plan *p, size_t i)
+{
+    struct node *n = p->node;
+    struct view_change *c = &p->changes[i];
+    struct effect e = {.op = EFFECT_REMOVE, .rid = c->inode};
+    struct index_node row;
+    struct place now;
+    struct elsewhere other;
+
+    p->done[i] = 2;
+    int rc = n->records.get_place(n->records.ctx, c->nid, &now);
+    if (rc == -ENOENT || (rc == 0 && now.kind == PLACE_NONE))
+        return n->records.set_place(n->records.ctx, c->nid, &c->to);
+    if (!rc)
+        rc = index_get_node(n->index, c->inode, &row);
+    if (rc == -ENOENT)
+        return n->records.set_place(n->records.ctx, c->nid, &c->to);
+    if (!rc)
+        rc = loc_of_place(p, c->nid, &now, &e.from);
+    if (!rc)
+        rc = find_elsewhere(p, c->inode, c->nid, &other);
+    if (rc)
+        return rc;
+    e.dir = row.type == NODE_DIR;
+    e.handle = row.handle;
+    e.lid = row.lid;
+    if (c->to.kind == PLACE_HIDDEN && !e.dir) {
+        e.op = EFFECT_MOVE;
+        loc_hidden(&e.to, c->nid);
+    } else if (other.count == 0) {
+        if (!e.dir) {
+            e.op = EFFECT_MOVE;
+            loc_orphan(&e.to, row.lid);
+        }
+        rc = plan_gone(p, &row);
+    }
+    if (!rc)
+        rc = effects_add(&n->effects, &e);
+    return rc ? rc : n->records.set_place(n->records.ctx, c->nid, &c->to);
+}
+
+static int plan_one(struct plan *p, size_t i)
+{
+    return p->changes[i].to.kind == PLACE_AT ? plan_at(p, i) : plan_away(p, i);
+}
+
+/* A file that is hidden from the start: its data is kept under its name record. */
+static int plan_hide_new(struct plan *p, size_t i)
+{
+    struct view_change *c = &p->changes[i];
+    struct node *n = p->node;
+    struct effect e = {.op = EFFECT_MOVE, .rid = c->inode};
+    struct staged *s = staged_of(p, c->inode);
+
+    p->done[i] = 2;
+    if (s) {
+        loc_str(&e.from, LOC_IN, s->name);
+        e.handle = s->handle;
+        e.lid = s->lid;
+        s->name[0] = 0;
+        loc_hidden(&e.to, c->nid);
+        int rc = effects_add(&n->effects, &e);
+        if (rc)
+            return rc;
+    }
+    return n->records.set_place(n->records.ctx, c->nid, &c->to);
+}
+
+int plan_changes(struct plan *p, struct view_change *changes, size_t n)
+{
+    free(p->changes);
+    free(p->done);
+    p->changes = changes;
+    p->nchanges = n;
+    p->done = calloc(n ? n : 1, 1);
+    if (!p->done)
+        return -ENOMEM;
+    int rc = 0;
+    for (size_t i = 0; i < n && !rc; i++)
+        if (!p->done[i] && changes[i].to.kind == PLACE_AT)
+            rc = plan_at(p, i);
+    for (size_t i = n; i-- > 0 && !rc;) {
+        if (p->done[i])
+            continue;
+        if (changes[i].to.kind == PLACE_HIDDEN && changes[i].from.kind == PLACE_NONE)
+            rc = plan_hide_new(p, i);
+        else
+            rc = plan_away(p, i);
+    }
+    return rc;
+}
+
+/* ---- content ---- */
+
+struct places {
+    struct plan *p;
+    struct id128 nids[64];
+    struct place at[64];
+    size_t n;
+};
+
+static int visit_place(void *arg, const struct name_rec *name)
+{
+    struct places *x = arg;
+    const struct records *r = &x->p->node->records;
+
+    if (x->n == 64)
+        return 0;
+    int rc = r->get_place(r->ctx, name->nid, &x->at[x->n]);
+    if (rc == -ENOENT || (rc == 0 && x->at[x->n].kind == PLACE_NONE))
+        return 0;
+    if (rc)
+        return rc;
+    x->nids[x->n++] = name->nid;
+    return 0;
+}
+
+static int keep_row(struct plan *p, uint64_t key, const struct content_rec *c, const char *why)
+{
+    struct node *n = p->node;
+    struct index_kept *k = calloc(1, sizeof *k);
+    if (!k)
+        return -ENOMEM;
+    k->key = key;
+    k->when_us = node_wall(n);
+    k->rid = c->rid;
+    k->stamp = c->h.stamp;
+    snprintf(k->why, sizeof k->why, "%s", why);
+    node_path(n, c->rid, (char *)k->path, sizeof k->path);
+    k->path_len = (uint16_t)strlen((char *)k->path);
+    int rc = index_put_kept(n->index, k);
+    events_note(n->events, "conflict", "%s: %s; the loser is kept as conflict %016llx", (char *)k->path,
+                why, (unsigned long long)key);
+    free(k);
+    return rc;
+}
+
+static void loc_conflict(struct node *n, struct loc *l, uint64_t *key)
+{
+    char name[32];
+
+    *key = n->next_key++;
+    snprintf(name, sizeof name, "%016llx", (unsigned long long)*key);
+    loc_str(l, LOC_CONFLICT, name);
+}
+
+int plan_keep(struct plan *p, const char *staged, const struct content_rec *c, const char *why)
+{
+    struct effect e = {.op = EFFECT_MOVE, .rid = c->rid};
+    uint64_t key;
+
+    loc_str(&e.from, LOC_IN, staged);
+    loc_conflict(p->node, &e.to, &key);
+    int rc = handle_of_name(p->node->staging->in, staged, &e.handle);
+    if (!rc)
+        rc = keep_row(p, key, c, why);
+    return rc ? rc : effects_add(&p->node->effects, &e);
+}
+
+int plan_content(struct plan *p, struct staged *s, const struct index_node *old, bool conflict,
+                 const struct content_rec *loser)
+{
+    struct node *n = p->node;
+    struct places *x = calloc(1, sizeof *x);
+    if (!x)
+        return -ENOMEM;
+    x->p = p;
+    int rc = n->records.names_of(n->records.ctx, s->rid, visit_place, x);
+    struct effect e = {.op = EFFECT_MOVE, .rid = s->rid, .handle = s->handle, .lid = s->lid};
+    e.old_lid = old->lid;
+    loc_str(&e.from, LOC_IN, s->name);
+    if (conflict) {
+        uint64_t key;
+        loc_conflict(n, &e.displaced, &key);
+        if (!rc)
+            rc = keep_row(p, key, loser, "changed on two nodes at once");
+    } else {
+        loc_orphan(&e.displaced, old->lid);
+    }
+    for (size_t i = 0; i < x->n && !rc; i++) {
+        if (i > 0) { /* the other hard links: a link to the first, renamed over the old one */
+            struct effect link = {.op = EFFECT_LINK, .rid = s->rid, .handle = s->handle, .lid = s->lid};
+            char name[32];
+            snprintf(name, sizeof name, "l%016llx", (unsigned long long)n->next_key++);
+            link.from = e.to;
+            loc_str(&link.to, LOC_IN, name);
+            rc = effects_add(&n->effects, &link);
+            e.from = link.to;
+            e.displaced.kind = LOC_NONE;
+        }
+        if (!rc)
+            rc = loc_of_place(p, x->nids[i], &x->at[i], &e.to);
+        if (!rc)
+            rc = effects_add(&n->effects, &e);
+    }
+    if (x->n > 0)
+        s->name[0] = 0;
+    free(x);
+    return rc;
+}
+
+int plan_attr(struct plan *p, struct id128 rid)
+{
+    struct index_node row;
+    struct effect e = {.op = EFFECT_ATTR, .rid = rid};
+
+    int rc = index_get_node(p->node->index, rid, &row);
+    if (rc)
+        return rc == -ENOENT ? 0 : rc;
+    if (row.type == NODE_DIR)
+        return touch(p, row.lid); /* once, after its names have changed */
+    e.lid = row.lid;
+    return effects_add(&p->node->effects, &e);
+}
+
+int plan_finish(struct plan *p)
+{
+    struct node *n = p->node;
+    size_t it = 0;
+    uint64_t lid;
+    int rc = 0;
+
+    while (!rc && map_u64_next(&p->touched, &it, &lid)) {
+        struct index_node row;
+        rc = index_get_node_by_lid(n->index, lid, &row);
+        if (rc == -ENOENT) {
+            rc = 0;
+            continue;
+        }
+        struct effect e = {.op = EFFECT_ATTR, .rid = row.rid, .lid = lid, .dir = true};
+        if (!rc)
+            rc = effects_add(&n->effects, &e);
+    }
+    return rc;
+}
+
+void plan_fini(struct plan *p)
+{
+    for (size_t i = 0; i < p->nstaged; i++)
+        if (p->staged[i].name[0] && p->staged[i].name[0] == 's' && p->staged[i].type != NODE_REG)
+            unlinkat(p->node->staging->in, p->staged[i].name,
+                     p->staged[i].type == NODE_DIR ? AT_REMOVEDIR : 0);
+    free(p->staged);
+    free(p->changes);
+    free(p->done);
+    map_u64_fini(&p->touched);
+}
+
+/* ---- for people ---- */
+
+void node_path(struct node *n, struct id128 rid, char *out, size_t size)
+{
+    struct id128 chain[64];
+    size_t depth = 0, used = 0;
+
+    snprintf(out, size, "(inode %llx.%llu)", (unsigned long long)rid.node, (unsigned long long)rid.n);
+    if (!n->in_txn)
+        return;
+    struct plan p = {.node = n};
+    struct name_rec name;
+    for (struct id128 at = rid; !id_eq(at, RID_ROOT) && depth < 64;) {
+        struct elsewhere e;
+        if (find_elsewhere(&p, at, (struct id128){0, 0}, &e) || e.count == 0 ||
+            e.place.kind != PLACE_AT)
+            return;
+        chain[depth++] = e.nid;
+        at = e.place.parent;
+    }
+    out[0] = 0;
+    while (depth-- > 0 && used + 1 < size) {
+        if (n->records.get_name(n->records.ctx, chain[depth], &name))
+            return;
+        int w = snprintf(out + used, size - used, "%s%.*s", used ? "/" : "", (int)name.name_len,
+                         (const char *)name.name);
+        used += w > 0 ? (size_t)w : 0;
+    }
+}

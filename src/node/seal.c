@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* Sealing: a file's unsealed writes become a content version, with its digest and journal entry. */
+#include "node/node.h"
+
+#include "base/cleanup.h"
+#include "base/digest.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "store/attrs.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define SEAL_OLD_US (30ull * 1000 * 1000) /* written to without a pause: sealed at this age */
+
+struct sealing {
+    struct range r[DIRTY_RANGES];
+    uint32_t n;
+    bool whole;
+    uint64_t gen;
+    struct stat st;
+    uint8_t *leaves; /* of the new content, when larger than one block */
+    uint64_t nleaves;
+    uint8_t digest[DIGEST_LEN];
+};
+
+static int64_t ns_of(struct timespec t)
+{
+    return t.tv_sec * 1000000000ll + t.tv_nsec;
+}
+
+static int digest_one(struct sealing *s, int fd)
+{
+    uint8_t *block = malloc(DIGEST_BLOCK);
+    size_t got;
+
+    if (!block)
+        return -ENOMEM;
+    size_t size = (size_t)s->st.st_size;
+    memset(block, 0, size);
+    int rc = io_pread(fd, block, size, 0, &got);
+    if (!rc)
+        digest_small(block, size, s->digest);
+    free(block);
+    return rc;
+}
+
+/* Old leaves stay valid where nothing was written; only touched blocks are read. */
+static int digest_large(struct node *n, struct sealing *s, int fd, struct id128 rid)
+{
+    const uint8_t *old = NULL;
+    uint64_t nold = 0, size = (uint64_t)s->st.st_size;
+
+    s->nleaves = digest_leaves(size);
+    s->leaves = malloc(s->nleaves * DIGEST_LEN);
+    if (!s->leaves)
+        return -ENOMEM;
+    if (!s->whole && index_get_leaves(n->index, rid, &old, &nold) != 0)
+        nold = 0;
+    if (s->whole || nold == 0)
+        return digest_file_leaves(fd, size, 0, s->nleaves, s->leaves);
+    uint64_t keep = nold < s->nleaves ? nold : s->nleaves;
+    memcpy(s->leaves, old, keep * DIGEST_LEN);
+    int rc = 0;
+    if (keep < s->nleaves)
+        rc = digest_file_leaves(fd, size, keep, s->nleaves, s->leaves + keep * DIGEST_LEN);
+    for (uint32_t i = 0; i < s->n && !rc; i++) {
+        uint64_t first = s->r[i].off / DIGEST_BLOCK, end = s->r[i].off + s->r[i].len;
+        uint64_t last = end / DIGEST_BLOCK + (end % DIGEST_BLOCK != 0);
+        if (last > keep)
+            last = keep;
+        if (first < last)
+            rc = digest_file_leaves(fd, size, first, last, s->leaves + first * DIGEST_LEN);
+    }
+    /* The block in which the old or the new end lies changes with the size. */
+    if (!rc && keep > 0)
+        rc = digest_file_leaves(fd, size, keep - 1, keep, s->leaves + (keep - 1) * DIGEST_LEN);
+    return rc;
+}
+
+static int seal_digest(struct node *n, struct sealing *s, int fd, struct id128 rid)
+{
+    if ((uint64_t)s->st.st_size <= DIGEST_BLOCK)
+        return digest_one(s, fd);
+    int rc = digest_large(n, s, fd, rid);
+    if (!rc)
+        digest_root((uint64_t)s->st.st_size, s->leaves, s->nleaves, s->digest);
+    return rc;
+}
+
+struct release {
+    struct node *n;
+    struct name_rec names[32];
+    size_t count;
+};
+
+static int visit_release(void *arg, const struct name_rec *name)
+{
+    struct release *r = arg;
+    if (r->count < 32)
+        r->names[r->count++] = *name;
+    return 0;
+}
+
+/* The names of a file that was held back enter the log now, stamped now. */
+static int release_names(struct node *n, struct id128 rid)
+{
+    struct release *r = calloc(1, sizeof *r);
+    if (!r)
+        return -ENOMEM;
+    r->n = n;
+    int rc = n->records.names_of(n->records.ctx, rid, visit_release, r);
+    for (size_t i = 0; i < r->count && !rc; i++)
+        rc = replica_restamp(&n->replica, node_wall(n), &r->names[i]);
+    free(r);
+    return rc;
+}
+
+static int put_attrs(struct node *n, int fd, const struct sealing *s, struct id128 rid, uint64_t at)
+{
+    struct attr_rec a;
+    struct buf x;
+
+    memset(&a, 0, sizeof a);
+    a.rid = rid;
+    buf_init(&x, XATTRS_LEN_MAX + 4096);
+    int rc = attrs_read(fd, &s->st, &x, &a);
+    if (!rc)
+        rc = replica_attr(&n->replica, node_wall(n), at, &a);
+    buf_fini(&x);
+    return rc;
+}
+
+static int seal_records(struct node *n, struct sealing *s, int fd, struct index_node *row, uint64_t at)
+{
+    struct content_rec old, c = {.rid = row->rid, .type = NODE_REG, .size = (uint64_t)s->st.st_size,
+                                 .mtime_ns = ns_of(s->st.st_mtim)};
+    bool held = (row->flags & NODE_HELD) != 0;
+
+    memcpy(c.digest, s->digest, DIGEST_LEN);
+    int rc = n->records.get_content(n->records.ctx, row->rid, &old);
+    if (rc && rc != -ENOENT)
+        return rc;
+    bool had = rc == 0;
+    row->flags &= (uint8_t)~NODE_HELD;
+    row->size = c.size;
+    row->mtime_ns = c.mtime_ns;
+    row->ctime_ns = ns_of(s->st.st_ctim);
+    rc = index_put_node(n->index, row, false);
+    if (!rc)
+        rc = index_set_todo(n->index, row->rid, TODO_DIRTY | TODO_HELD, false);
+    if (rc)
+        return rc;
+    if (had && !held && old.size == c.size && old.mtime_ns == c.mtime_ns &&
+        memcmp(old.digest, c.digest, DIGEST_LEN) == 0)
+        return 0;
+    bool same = had && old.size == c.size && memcmp(old.digest, c.digest, DIGEST_LEN) == 0;
+    rc = replica_content(&n->replica, node_wall(n), at, &c);
+    if (!rc)
+        rc = index_put_leaves(n->index, row->rid, s->leaves, s->nleaves);
+    if (!rc && had && !held && !s->whole)
+        rc = index_journal_put(n->index, row->rid, c.h.stamp, c.base, s->r, same ? 0 : s->n);
+    if (!rc && held)
+        rc = put_attrs(n, fd, s, row->rid, at);
+    if (!rc && held)
+        rc = release_names(n, row->rid);
+    map_u64_del(&n->held, row->lid);
+    return rc;
+}
+
+static int seal_open(struct node *n, struct sealing *s, struct index_node *row, uint64_t at)
+{
+    struct node_fd *ref;
+    int fd;
+
+    int rc = dirty_take(n->dirty, row->lid, s->r, &s->n, &s->whole, &s->gen);
+    if (rc == -ENOENT && !(row->flags & NODE_HELD))
+        return 0;
+    if (rc && rc != -ENOENT)
+        return rc;
+    rc = nodes_get_fd(n->nodes, row->lid, NODES_READ, &ref, &fd);
+    if (rc)
+        return rc;
+    rc = fstat(fd, &s->st) < 0 ? -errno : seal_digest(n, s, fd, row->rid);
+    /* Written to while we read: what was read may be a mixture. Appends do no harm. */
+    if (!rc && dirty_overlaps(n->dirty, row->lid, 0, (uint64_t)s->st.st_size))
+        rc = -EBUSY;
+    if (rc)
+        dirty_back(n->dirty, row->lid, s->r, s->n, s->whole);
+    else
+        rc = seal_records(n, s, fd, row, at);
+    nodes_put_fd(n->nodes, ref);
+    return rc;
+}
+
+int seal_file(struct node *n, uint64_t lid, uint64_t at)
+{
+    struct index_node row;
+
+    int rc = index_get_node_by_lid(n->index, lid, &row);
+    if (rc)
+        return rc;
+    if (row.type != NODE_REG)
+        return 0;
+    struct sealing *s = calloc(1, sizeof *s);
+    if (!s)
+        return -ENOMEM;
+    rc = seal_open(n, s, &row, at);
+    free(s->leaves);
+    free(s);
+    return rc;
+}
+
+void seal_timer(struct node *n)
+{
+    uint64_t lids[256];
+    uint64_t idle = (uint64_t)n->config->seal_after_ms * 1000;
+
+    size_t count = dirty_list(n->dirty, node_mono(n), idle, SEAL_OLD_US, lids, 256);
+    for (size_t i = 0; i < count; i++)
+        if (map_u64_set(&n->to_seal, lids[i], n, NULL) < 0)
+            return;
+    /* Made (by mknod, say) and neither written nor closed. */
+    size_t it = 0;
+    uint64_t lid, *since;
+    while ((since = map_u64_next(&n->held, &it, &lid)))
+        if ((uintptr_t)since + idle < node_mono(n) && !dirty_is(n->dirty, lid) &&
+            map_u64_set(&n->to_seal, lid, n, NULL) < 0)
+            return;
+}

@@ -1,0 +1,507 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* The worker: sets the rooms up, runs the core thread's loop, stops in order. */
+#include "node/worker.h"
+
+#include "base/io.h"
+#include "base/log.h"
+#include "link/link.h"
+#include "node/node.h"
+#include "store/attrs.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define NODES_CACHED 65536u
+#define NODES_FDS 1024u
+#define TICK_MS 100
+#define SYNC_EVERY_US 1000000u
+
+enum { WATCH_INTENTS = 1, WATCH_INBOX, WATCH_SUPER, WATCH_LINK, WATCH_ENDED };
+
+/* ---- setting up ---- */
+
+static int fail(struct node *n, const char *what, int code)
+{
+    struct super_msg m = {.type = WORKER_FAILED};
+
+    snprintf(m.text, sizeof m.text, "%s: %s", what, err_text(code));
+    log_error("%s", m.text);
+    if (send(n->args->super_fd, &m, sizeof m, MSG_NOSIGNAL) < 0)
+        log_debug("the supervisor is gone");
+    return code;
+}
+
+/* An index that cannot be used is set aside; the tree and the peers have what it held. */
+static int open_index(struct node *n, bool *fresh)
+{
+    int rc = index_open(n->config->state, INDEX_MAP_SIZE, &n->index, fresh);
+    if (rc != FARM_ECORRUPT)
+        return rc;
+    log_error("the index in %s is damaged: it is set aside and made anew", n->config->state);
+    if (renameat(n->args->state_fd, "index.mdb", n->args->state_fd, "index.mdb.damaged") < 0)
+        return -errno;
+    (void)!unlinkat(n->args->state_fd, "index.mdb-lock", 0);
+    return index_open(n->config->state, INDEX_MAP_SIZE, &n->index, fresh);
+}
+
+static int64_t ns_of(struct timespec t)
+{
+    return t.tv_sec * 1000000000ll + t.tv_nsec;
+}
+
+/* The root has no name, but it has attributes and a time like any directory. */
+static int make_root(struct node *n)
+{
+    struct index_node row = {.rid = RID_ROOT, .lid = LID_ROOT, .type = NODE_DIR};
+    struct content_rec c = {.rid = RID_ROOT, .type = NODE_DIR};
+    struct attr_rec a;
+    struct stat st;
+    struct buf x;
+
+    if (fstat(n->args->rootfd, &st) < 0)
+        return -errno;
+    int rc = handle_of_fd(n->args->rootfd, &row.handle);
+    row.mtime_ns = c.mtime_ns = ns_of(st.st_mtim);
+    row.ctime_ns = ns_of(st.st_ctim);
+    if (!rc)
+        rc = index_put_node(n->index, &row, false);
+    /* As old as it looks: an empty folder that joins does not impose its attributes. */
+    uint64_t at = st.st_mtim.tv_sec > 0 ? hlc_from_us((uint64_t)(c.mtime_ns / 1000)) : 1;
+    if (!rc)
+        rc = replica_content(&n->replica, node_wall(n), at, &c);
+    memset(&a, 0, sizeof a);
+    a.rid = RID_ROOT;
+    buf_init(&x, XATTRS_LEN_MAX + 4096);
+    if (!rc)
+        rc = attrs_read(n->args->rootfd, &st, &x, &a);
+    if (!rc)
+        rc = replica_attr(&n->replica, node_wall(n), at, &a);
+    buf_fini(&x);
+    return rc;
+}
+
+static int first_meta(struct node *n)
+{
+    n->meta.folder_id = n->config->folder_id;
+    io_random(&n->meta.node, sizeof n->meta.node);
+    n->meta.node |= 1;
+    io_random(&n->meta.epoch, sizeof n->meta.epoch);
+    n->meta.next_seq = 1;
+    n->meta.next_id = 2;
+    n->meta.next_lid = LID_FIRST;
+    n->meta.log_head = 1;
+    n->meta.intents = 1;
+    return 0;
+}
+
+static void replica_from_meta(struct node *n)
+{
+    n->replica = (struct replica){.r = &n->records, .node = n->meta.node,
+                                  .next_seq = n->meta.next_seq, .next_id = n->meta.next_id,
+                                  .clock.last = n->meta.hlc, .know = n->meta.know};
+}
+
+static int load_meta(struct node *n, bool fresh)
+{
+    int rc = index_begin(n->index);
+    if (rc)
+        return rc;
+    rc = fresh ? first_meta(n) : index_get_meta(n->index, &n->meta);
+    if (!rc && n->meta.folder_id != n->config->folder_id)
+        rc = FARM_EFOLDER;
+    replica_from_meta(n);
+    index_set_log_head(n->index, n->meta.log_head);
+    index_records(n->index, &n->records);
+    index_watch_names(n->index, node_seed, n);
+    if (!rc && fresh) {
+        rc = make_root(n);
+        n->meta.next_seq = n->replica.next_seq;
+        n->meta.next_id = n->replica.next_id;
+        n->meta.know = n->replica.know;
+        n->meta.hlc = n->replica.clock.last;
+        n->meta.log_head = index_log_head(n->index);
+    }
+    n->nseeds = 0;
+    uint64_t from = n->meta.next_lid;
+    n->meta.next_lid += LIDS_BLOCK;
+    if (!rc)
+        rc = index_put_meta(n->index, &n->meta);
+    if (rc) {
+        index_abort(n->index);
+        return rc;
+    }
+    rc = index_commit(n->index);
+    if (!rc)
+        rc = nodes_new(n->index, n->args->rootfd, NODES_CACHED, NODES_FDS, &n->nodes);
+    if (!rc)
+        nodes_reserve(n->nodes, from, n->meta.next_lid);
+    return rc;
+}
+
+static int open_intents(struct node *n)
+{
+    int rc = intent_open(n->config->state, INTENTS_SIZE, false, &n->intents);
+    if (rc == FARM_ECORRUPT || rc == FARM_EVERSION) {
+        log_error_code(rc, "the intent log is set aside; the tree is compared with the index instead");
+        rc = intent_open(n->config->state, INTENTS_SIZE, true, &n->intents);
+    }
+    return rc;
+}
+
+static int open_rooms(struct node *n)
+{
+    bool fresh;
+
+    int rc = events_open(n->args->state_fd, &n->events);
+    if (rc)
+        return fail(n, "the state directory", rc);
+    rc = open_index(n, &fresh);
+    if (rc)
+        return fail(n, "the index in the state directory", rc);
+    rc = load_meta(n, fresh);
+    if (rc == FARM_EFOLDER)
+        return fail(n, "the state directory belongs to another folder", rc);
+    if (rc)
+        return fail(n, "the index in the state directory", rc);
+    rc = open_intents(n);
+    if (rc)
+        return fail(n, "the intent log in the state directory", rc);
+    rc = claims_new(&n->claims);
+    if (!rc)
+        rc = dirty_new(&n->dirty);
+    if (!rc)
+        rc = queue_init(&n->inbox, INBOX_MAX);
+    if (!rc)
+        rc = index_reader_new(n->index, &n->reader);
+    if (!rc && fresh && n->args->restarted)
+        rc = FARM_ECORRUPT; /* lids the kernel knows are gone with the index: mount anew */
+    return rc ? fail(n, "starting", rc) : 0;
+}
+
+/* ---- what a former worker left ---- */
+
+static int visit_todo(void *arg, struct id128 rid, uint8_t flags)
+{
+    struct node *n = arg;
+    struct index_node row;
+    struct content_rec c;
+
+    if ((flags & TODO_DATA) && n->records.get_content(n->records.ctx, rid, &c) == 0) {
+        struct want *v = realloc(n->wants, (n->nwants + 1) * sizeof *v);
+        if (!v)
+            return -ENOMEM;
+        n->wants = v;
+        v[n->nwants++] = (struct want){rid, c.h.stamp};
+    }
+    if (index_get_node(n->index, rid, &row) < 0)
+        return 0;
+    int rc = 0;
+    if (flags & TODO_HELD)
+        rc = map_u64_set(&n->held, row.lid, (void *)(uintptr_t)(node_mono(n) | 1), NULL);
+    if (!rc && (flags & TODO_DIRTY)) {
+        rc = dirty_all(n->dirty, row.lid);
+        /* One still open under the live mount is sealed when it is closed or idle. */
+        if (!rc && !(flags & TODO_HELD))
+            rc = map_u64_set(&n->to_seal, row.lid, n, NULL);
+    }
+    return rc;
+}
+
+static int visit_old_orphan(void *arg, uint64_t lid)
+{
+    int rc = index_del_orphan(((struct node *)arg)->index, lid);
+    return rc == -ENOENT ? 0 : rc;
+}
+
+static int recover(struct node *n)
+{
+    int rc = apply_pending(n);
+    if (!rc)
+        rc = intent_recover(n->intents, n->meta.intents, local_judge, n);
+    if (!rc)
+        rc = txn_begin(n);
+    if (rc)
+        return rc;
+    rc = index_each_todo(n->index, visit_todo, n);
+    if (!rc && !n->args->restarted)
+        rc = staging_each_orphan(n->staging, visit_old_orphan, n);
+    if (rc) {
+        txn_abort(n);
+        return rc;
+    }
+    rc = txn_commit(n);
+    while (!rc && intent_tail(n->intents) < intent_head(n->intents))
+        rc = apply_local(n);
+    if (!rc && !n->args->restarted)
+        rc = staging_clean(n->staging, true);
+    /* Nothing is open any more after a cold start: what was held back is announced. */
+    size_t it = 0;
+    uint64_t lid;
+    while (!rc && !n->args->restarted && map_u64_next(&n->held, &it, &lid))
+        rc = map_u64_set(&n->to_seal, lid, n, NULL);
+    if (!rc)
+        rc = apply_local(n);
+    if (!rc && !n->args->restarted) {
+        node_set_state(n, STATE_RECOVERING, "comparing the folder with the index");
+        rc = scan_tree(n);
+    }
+    return rc;
+}
+
+/* ---- serving ---- */
+
+static int watch(struct node *n, int fd, int what)
+{
+    struct epoll_event e = {.events = EPOLLIN, .data.u32 = (uint32_t)what};
+    return epoll_ctl(n->epoll, EPOLL_CTL_ADD, fd, &e) < 0 ? -errno : 0;
+}
+
+static int serve(struct node *n)
+{
+    struct mount_env env = {.rootfd = n->args->rootfd, .fuse_fd = n->args->fuse_fd,
+                            .fanotify_fd = n->args->fanotify_fd, .shared = n->args->shared,
+                            .nodes = n->nodes, .intents = n->intents, .claims = n->claims,
+                            .dirty = n->dirty, .staging = n->staging, .hide = n->args->hide};
+
+    int rc = mount_start(&env, &n->mount);
+    if (rc)
+        return fail(n, "serving the mount", rc);
+    n->epoll = epoll_create1(EPOLL_CLOEXEC);
+    rc = n->epoll < 0 ? -errno : watch(n, intent_eventfd(n->intents), WATCH_INTENTS);
+    if (!rc)
+        rc = watch(n, n->inbox.eventfd, WATCH_INBOX);
+    if (!rc)
+        rc = watch(n, n->args->super_fd, WATCH_SUPER);
+    if (!rc)
+        rc = watch(n, mount_ended_fd(n->mount), WATCH_ENDED);
+    struct super_msg m = {.type = WORKER_SERVING};
+    if (!rc && send(n->args->super_fd, &m, sizeof m, MSG_NOSIGNAL) < 0)
+        rc = -errno;
+    n->serving = rc == 0;
+    return rc;
+}
+
+static void on_grow(void *arg)
+{
+    struct node *n = arg;
+    if (n->control)
+        control_grown(n->control, "events");
+}
+
+static void super_message(struct node *n)
+{
+    struct super_msg m;
+    size_t got;
+    int fd = -1;
+
+    int rc = io_recv_fd(n->args->super_fd, &m, sizeof m, &got, &fd);
+    if (rc < 0 || got != sizeof m) {
+        n->stopping = true; /* the supervisor is gone */
+        return;
+    }
+    switch (m.type) {
+    case SUPER_CONTROL: {
+        struct control_provider p = control_files;
+        p.ctx = n;
+        rc = control_start(n->args->control_fuse_fd, n->args->shared, &p, &n->control);
+        if (rc)
+            log_error_code(rc, "the control files cannot be served");
+        events_on_grow(n->events, on_grow, n);
+        break;
+    }
+    case SUPER_LINK:
+        if (n->link_fd >= 0)
+            close(n->link_fd);
+        n->link_fd = fd;
+        rc = watch(n, fd, WATCH_LINK);
+        if (rc)
+            log_error_code(rc, "the link process cannot be listened to");
+        fd = -1;
+        break;
+    case SUPER_STOP: n->stopping = true; break;
+    default: break;
+    }
+    if (fd >= 0)
+        close(fd);
+}
+
+/* The index could not be written: nothing is forgotten (intents and peers keep it), it is tried again. */
+static void local_round(struct node *n)
+{
+    uint64_t now = node_mono(n);
+
+    if (n->stalled_until_us > now)
+        return;
+    bool seals = n->to_seal.n > 0 && (n->retry_seal_us == 0 || now >= n->retry_seal_us);
+    if (intent_tail(n->intents) >= intent_head(n->intents) && !seals && n->nseeds == 0)
+        return;
+    int rc = apply_local(n);
+    if (rc == 0) {
+        n->stalled_until_us = 0;
+        events_clear(n->events, "index", "the index is written again");
+        return;
+    }
+    n->stalled_until_us = now + 250000;
+    events_raise(n->events, "index", "the index cannot be written: %s; changes wait in the intent log",
+                 err_text(rc));
+}
+
+static void inbox_round(struct node *n)
+{
+    struct qnode *q;
+
+    for (unsigned i = 0; i < 64 && (q = queue_try_pop(&n->inbox)); i++) {
+        struct inmsg *m = (struct inmsg *)(void *)q;
+        if (m->type == IN_BARRIER) {
+            barrier_add(n, m->p);
+            free(m);
+        } else if (m->type == IN_COMMAND) {
+            command_run(n, m->p);
+            free(m);
+        } else {
+            session_message(n, m);
+        }
+    }
+}
+
+static void timers(struct node *n)
+{
+    uint64_t now = node_mono(n);
+
+    seal_timer(n);
+    if (now - n->synced_us >= SYNC_EVERY_US) {
+        if (n->meta.log_head != n->synced_head && index_sync(n->index) < 0)
+            events_raise(n->events, "sync", "the index cannot be synced to disk");
+        n->synced_head = n->meta.log_head;
+        n->synced_us = now;
+        if (n->nwants)
+            apply_ask(n, NULL);
+    }
+}
+
+static void loop(struct node *n)
+{
+    struct epoll_event ev[16];
+    uint64_t ticked = 0;
+
+    while (!n->stopping) {
+        int wait = n->to_seal.n && n->retry_seal_us ? 5 : TICK_MS;
+        int got = epoll_wait(n->epoll, ev, 16, wait);
+        for (int i = 0; i < got; i++) {
+            switch (ev[i].data.u32) {
+            case WATCH_SUPER: super_message(n); break;
+            case WATCH_LINK: link_message(n); break;
+            case WATCH_ENDED: n->stopping = true; break;
+            default: break;
+            }
+        }
+        local_round(n);
+        inbox_round(n);
+        session_ack_all(n);
+        barrier_check(n);
+        if (node_mono(n) - ticked >= TICK_MS * 1000u) {
+            ticked = node_mono(n);
+            timers(n);
+            status_update(n);
+            status_gossip(n);
+        }
+    }
+}
+
+/* ---- stopping ---- */
+
+static void drain_inbox(struct node *n)
+{
+    for (unsigned left = 1; left > 0;) {
+        inbox_round(n);
+        left = 0;
+        for (size_t i = 0; i < n->npeers; i++)
+            left += n->peers[i].session != NULL || n->peers[i].starting != NULL;
+        if (left)
+            usleep(1000);
+    }
+}
+
+static void stop(struct node *n)
+{
+    session_stop_all(n);
+    drain_inbox(n);
+    if (n->control)
+        control_stop(n->control);
+    n->control = NULL;
+    if (n->mount)
+        mount_stop(n->mount);
+    n->mount = NULL;
+    uint64_t lids[256];
+    size_t count = dirty_list(n->dirty, node_mono(n), 0, 0, lids, 256);
+    for (size_t i = 0; i < count; i++)
+        if (map_u64_set(&n->to_seal, lids[i], n, NULL) < 0)
+            break;
+    int rc = apply_local(n);
+    if (rc)
+        log_error_code(rc, "recording the last changes; the next start finds them");
+    rc = index_sync(n->index);
+    if (rc)
+        log_error_code(rc, "syncing the index");
+}
+
+static int node_init(struct node *n, const struct worker_args *a)
+{
+    memset(n, 0, sizeof *n);
+    n->args = a;
+    n->config = a->config;
+    n->clock = &clock_system;
+    n->staging = a->staging;
+    n->link_fd = -1;
+    n->started_us = node_mono(n);
+    n->next_key = node_wall(n);
+    pthread_mutex_init(&n->status_lock, NULL);
+    map_u64_init(&n->to_seal);
+    map_u64_init(&n->to_stat);
+    map_u64_init(&n->to_touch);
+    map_u64_init(&n->settle);
+    map_u64_init(&n->held);
+    map_u64_init(&n->replaced);
+    n->npeers = n->config->npeers;
+    n->peers = calloc(n->npeers ? n->npeers : 1, sizeof *n->peers);
+    if (!n->peers)
+        return -ENOMEM;
+    for (size_t i = 0; i < n->npeers; i++)
+        n->peers[i].config = &n->config->peers[i];
+    return 0;
+}
+
+int worker_main(const struct worker_args *a)
+{
+    static struct node node; /* too large for a stack; one in a process */
+    struct node *n = &node;
+    char name[160];
+
+    snprintf(name, sizeof name, "%s/%s worker", a->config->node, a->config->folder);
+    log_init(name, LOG_INFO_);
+    signal(SIGPIPE, SIG_IGN);
+    int rc = node_init(n, a);
+    if (!rc)
+        rc = open_rooms(n);
+    if (rc)
+        return 3;
+    rc = recover(n);
+    if (rc) {
+        fail(n, "recovering", rc);
+        return 3;
+    }
+    rc = serve(n);
+    if (rc)
+        return 3;
+    node_set_state(n, STATE_SYNCING, "");
+    loop(n);
+    stop(n);
+    return 0;
+}

@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Peers that are not who they should be: an unknown or changed host key (refused, with the
+# fingerprint), a key that is not admitted, another folder, an unknown folder, garbage in the stream.
+# Each is told in one clear line, and what is right goes on working.
+# lab: own
+# limit: 180
+# expect-log: .
+# shellcheck source=lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+etc1=$FARM_LAB/web1/etc etc2=$FARM_LAB/web2/etc
+works() { # TEXT: web1 -> web3 is not disturbed
+    printf '%s' "$1" >"$W1/works"
+    wait_until "[[ \$(cat '$W3/works' 2>/dev/null) == '$1' ]]" 15
+}
+works start
+
+# web1 dials web2 (the smaller name dials): so web1 is the one to judge the host key
+cp "$etc1/known_hosts" "$TMP/known_hosts"
+ssh-keygen -q -t ed25519 -N '' -f "$TMP/wrong"
+print=$(ssh-keygen -lf "$etc2/ssh_host_ed25519.pub" | grep -o 'SHA256:[^ ]*')
+print=${print//+/[+]} # as a regular expression
+sed -i "s|^\($("$LAB" addr web2)\) .*|\1 $(cut -d ' ' -f 1,2 "$TMP/wrong.pub")|" "$etc1/known_hosts"
+lab restart web1 www
+told web1 "$print"
+works changed-host-key
+printf 'not by this way' >"$W1/via-3"
+wait_until '[[ -e $W2/via-3 ]]' 15 # through web3, which is trusted
+
+grep -v "^$("$LAB" addr web2) " "$TMP/known_hosts" >"$etc1/known_hosts"
+lab restart web1 www
+told web1 "unknown.*$print|$print.*unknown"
+works unknown-host-key
+cp "$TMP/known_hosts" "$etc1/known_hosts"
+
+# a key nobody admits
+cp -p "$etc1/id_ed25519" "$TMP/id_ed25519"
+cat "$TMP/wrong" >"$etc1/id_ed25519"
+lab restart web1 www
+told web1 'auth|denied|refused|rejected'
+[[ $(state web1) == ready ]] || fail "a refused key makes the node $(state web1)"
+printf 'local' >"$W1/local-write"
+cat "$TMP/id_ed25519" >"$etc1/id_ed25519"
+lab restart web1 www
+wait_until '[[ -e $W2/local-write ]]' 20
+works key-restored
+
+# a peer that talks of another folder under the same name
+cp "$etc2/www.conf" "$TMP/www.conf"
+sed -i 's/^id = .*/id = 00000000deadbeef/' "$etc2/www.conf"
+lab stop web2 www
+mv "$FARM_LAB/web2/state/www" "$FARM_LAB/web2/state/www.own"
+mkdir "$FARM_LAB/web2/state/www"
+lab start web2 www
+told web1 'folder'
+printf 'secret of another folder' >"$W2/foreign"
+works other-folder
+sleep 2
+[[ ! -e $W1/foreign && ! -e $W3/foreign ]] || fail "another folder's files came in"
+lab stop web2 www
+rm -r "$FARM_LAB/web2/state/www" "$W2/foreign"
+mv "$FARM_LAB/web2/state/www.own" "$FARM_LAB/web2/state/www"
+cp "$TMP/www.conf" "$etc2/www.conf"
+lab start web2 www
+converge 30
+
+# what an sshd of the farm gets from a stranger's hands, with a right key
+relay=("$LAB" exec web2 -- ssh -i "$etc2/id_ed25519" -o "UserKnownHostsFile=$etc2/known_hosts"
+    -o BatchMode=yes -o StrictHostKeyChecking=yes "farmfs@$("$LAB" addr web1)") # then FOLDER
+refused any 'nosuch' "${relay[@]}" 'farmfs-relay nosuch'
+refused any 'folder|command' "${relay[@]}" 'farmfs-relay ../../etc/passwd'
+refused any 'folder|command' "${relay[@]}" 'farmfs-relay www; id'
+refused any 'command' "${relay[@]}" id
+refused any 'only' "${relay[@]}"
+speak() { # COMMAND...: its output goes to web1 as from web2, for as long as web1 listens
+    "$@" | timeout 20 "${relay[@]}" 'farmfs-relay www' >"$TMP/answer" 2>&1 || true
+}
+id=$(sed -n 's/^id = //p' "$etc1/www.conf")
+then_wait() { # COMMAND...: and leaves the stream open for a while
+    "$@"
+    sleep 3
+}
+lab stop web2 www # its own connection must not be there while we speak in its name
+speak then_wait "$(bin farmhello)" 999 "$id" web2 www </dev/null
+told web1 'protocol'
+speak then_wait "$(bin farmhello)" 1 00000000deadbeef web2 www </dev/null
+told web1 'folder'
+speak then_wait "$(bin farmhello)" 1 "$id" web3 www </dev/null # web2's key, another's name
+told web1 'web3.*web2|web2.*web3'
+speak then_wait "$(bin farmhello)" 1 "$id" web2 www 4 </dev/null # RECORDS that are none
+for bytes in 1 23 100 100000; do
+    speak then_wait head -c "$bytes" /dev/urandom
+done
+told web1 'frame|garbage|malformed|corrupt|dropped'
+works garbage
+lab start web2 www
+wait_until '[[ $(cat "$W2/works" 2>/dev/null) == garbage ]]' 20
+converge 30
