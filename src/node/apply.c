@@ -150,7 +150,7 @@ static int content_install(struct applying *a, struct batch_item *it, bool confl
     struct node *n = a->n;
     struct content_rec c;
     struct index_node old;
-    struct staged *s;
+    struct staged *s = NULL;
     struct stat st;
 
     int rc = n->records.get_content(n->records.ctx, it->rec.content.rid, &c);

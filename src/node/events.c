@@ -93,7 +93,8 @@ static int open_file(struct events *e, const char *name, int flags, int *fd, uin
     return 0;
 }
 
-/* A line that was being written when the worker died is ended, so that the next is one of its own. */
+/* A line that was being written when the worker died is ended, so that the next is one of its own.
+ */
 static int end_line(struct events *e)
 {
     char last = '\n';

@@ -59,6 +59,9 @@ void events_clear(struct events *e, const char *name, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 void events_note(struct events *e, const char *name, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
+/* Offsets go on over rotation. They begin anew with the worker, at the oldest line that is kept; what
+ * was dropped since then reads as empty lines. */
+uint64_t events_size(struct events *e);
 /* Up to n bytes of the log from off on. */
 FARM_MUSTUSE int events_read(struct events *e, uint64_t off, size_t n, struct buf *out);
 /* Called (on the caller's thread) after each line. */
@@ -101,9 +104,11 @@ struct want {
 struct barrier {
     struct barrier *next;
     struct control_request *rq;
+    uint64_t intents;     /* all before this number must be in the index */
+    uint64_t *lids;       /* then these must be sealed; NULL: not asked for yet */
+    size_t nlids;
     uint64_t pos; /* every connected peer must have acknowledged this */
     bool settled; /* pos is set */
-    uint64_t since_us;
 };
 
 struct peer {
@@ -115,10 +120,15 @@ struct peer {
     char reason[400];
     uint32_t rtt_us;
     uint64_t acked_pos;      /* of our log; kept over sessions */
-    uint64_t caught_up_us;   /* mono time when it last had all */
+    uint64_t mark_pos, mark_us; /* it had not acknowledged this at that (mono) time; 0: it has all */
+    bool met;                /* connected since we started: acked_pos is known */
+    bool synced;             /* we had all of its log once since we started */
+    uint64_t head;           /* of its log, as it says in this session; 0 not yet */
+    char link_text[256];     /* why the link process has no session, "" it has */
+    uint64_t sent_bytes, sent_seen; /* over all sessions; of this one, as last counted */
+    uint64_t backlog_entries, backlog_bytes, backlog_us; /* as counted at that time */
     uint64_t links[VVEC_MAX]; /* nodes it is connected to, as it says */
     size_t nlinks;
-    uint64_t received_bytes;
 };
 
 /* What other nodes say of themselves (gossip), by name. */
@@ -129,6 +139,14 @@ struct gossip {
     char json[STATE_MAX + 1];
 };
 #define GOSSIP_MAX 64u
+
+/* What is shown of a peer, ready to be printed. */
+struct peer_shown {
+    char state[16];
+    char error[400];
+    bool met; /* backlog and lag are known */
+    uint64_t backlog_entries, backlog_bytes, lag_ms, rtt_us, sent_bytes;
+};
 
 struct node {
     const struct worker_args *args;
@@ -159,6 +177,7 @@ struct node {
     struct index_meta meta_before;
     uint64_t consumed;             /* intents turned into records in it */
     uint64_t synced_us, synced_head; /* last index_sync */
+    uint64_t commit_next_us; /* the next local transaction not before this (monotonic) */
     uint64_t stalled_until_us;       /* the index could not be written: not before then again */
 
     /* Work collected while intents are consumed (keys are lids; values not used). */
@@ -187,10 +206,17 @@ struct node {
     size_t ngossip;
     uint64_t gossip_counter;
     bool gossip_due;
+    uint64_t gossip_us;   /* when peers were last told (mono) */
+    bool synced;          /* all connected peers were caught up with once since we started */
+    uint64_t judged_us;   /* when the state was first judged (mono) */
+    uint64_t alone_us;    /* since when no peer is connected (mono), 0: one is */
+    uint64_t conflicts, conflicts_us; /* kept losers, as counted at that time */
 
-    pthread_mutex_t status_lock; /* guards status_json, status_text and gossip copies below */
-    char *status_json, *status_text, *peers_text;
-    struct gossip shown[GOSSIP_MAX];
+    pthread_mutex_t status_lock; /* guards the rest */
+    char *status_json, *status_text;
+    char shown_state[16], shown_health[200];
+    struct peer_shown *peers_shown; /* as many as peers; NULL: nothing is shown yet */
+    struct gossip shown[GOSSIP_MAX + 1]; /* ourselves first */
     size_t nshown;
 };
 
@@ -313,15 +339,32 @@ struct sender *session_sender(struct session *s);
 FARM_MUSTUSE int session_want(struct session *s, struct id128 rid, struct stamp stamp);
 uint64_t session_node(const struct session *s);
 const char *session_name(const struct session *s);
+/* Up to where the peer's log was applied in this session; 0: nothing yet. */
+uint64_t session_applied_pos(const struct session *s);
 
-/* ---- link control, status, control files, barriers: status.c, control_files.c, barrier.c ---- */
+/* ---- status.c: the state, what is shown of it, what the link process says ---- */
 void link_message(struct node *n); /* link_fd is readable */
-void status_update(struct node *n);
-void status_gossip(struct node *n); /* tell peers about us */
-void gossip_heard(struct node *n, struct session *s, struct gossip *g); /* takes g */
 void node_set_state(struct node *n, enum node_state s, const char *why);
-void barrier_add(struct node *n, struct control_request *rq);
-void barrier_check(struct node *n);
+/* A complete answer of an HAProxy agent check, without its newline. */
+void node_health(const struct node *n, char *out, size_t size);
+/* Judges the state and shows it; every 100 ms. */
+void status_update(struct node *n);
+uint64_t peer_lag_ms(const struct node *n, const struct peer *p);
+/* A write to a control file; takes command (malloced). */
+void command_run(struct node *n, char *command);
+
+/* ---- gossip.c ---- */
+void status_gossip(struct node *n); /* tell peers about us, once a second or when it is due */
+void gossip_heard(struct node *n, struct session *s, struct gossip *g); /* takes g */
+/* What we say of ourselves: JSON of at most STATE_MAX bytes. */
+void gossip_own(struct node *n, struct gossip *out);
+
+/* ---- barrier.c ---- */
+void barrier_add(struct node *n, struct control_request *rq); /* takes rq */
+void barrier_check(struct node *n);                           /* after each round */
+void barrier_drop_all(struct node *n); /* after control_stop; frees */
+
+/* ---- control_files.c ---- */
 extern const struct control_provider control_files; /* ctx is set to the node by the worker */
 
 #endif

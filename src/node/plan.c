@@ -248,14 +248,15 @@ static int plan_source(struct plan *p, const struct view_change *c, const struct
     rc = find_elsewhere(p, c->inode, c->nid, &other);
     if (rc)
         return rc;
-    if (other.count == 0)
-        return -ENOENT;
     rc = index_get_node(n->index, c->inode, &row);
-    if (!rc)
+    if (!rc && other.count == 0) {
+        loc_hidden(&e->from, c->inode); /* its data came before its name */
+    } else if (!rc) {
         rc = loc_of_place(p, other.nid, &other.place, &e->from);
+        e->op = EFFECT_LINK;
+    }
     if (rc)
         return rc;
-    e->op = EFFECT_LINK;
     e->handle = row.handle;
     e->lid = row.lid;
     return 0;
@@ -477,7 +478,7 @@ int plan_changes(struct plan *p, struct view_change *changes, size_t n)
     for (size_t i = 0; i < n && !rc; i++)
         if (!p->done[i] && changes[i].to.kind == PLACE_AT)
             rc = plan_at(p, i);
-    for (size_t i = n; i-- > 0 && !rc;) {
+    for (size_t i = 0; i < n && !rc; i++) { /* these come children first */
         if (p->done[i])
             continue;
         if (changes[i].to.kind == PLACE_HIDDEN && changes[i].from.kind == PLACE_NONE)
@@ -611,13 +612,31 @@ int plan_attr(struct plan *p, struct id128 rid)
     return effects_add(&p->node->effects, &e);
 }
 
+/* Data whose name has not come yet (the frame ended between the two) waits under its inode's id. */
+static int plan_shelve(struct plan *p)
+{
+    int rc = 0;
+
+    for (size_t i = 0; i < p->nstaged && !rc; i++) {
+        struct staged *s = &p->staged[i];
+        if (!s->name[0] || s->type != NODE_REG)
+            continue;
+        struct effect e = {.op = EFFECT_MOVE, .rid = s->rid, .handle = s->handle, .lid = s->lid};
+        loc_str(&e.from, LOC_IN, s->name);
+        loc_hidden(&e.to, s->rid);
+        s->name[0] = 0;
+        rc = effects_add(&p->node->effects, &e);
+    }
+    return rc;
+}
+
 int plan_finish(struct plan *p)
 {
     struct node *n = p->node;
     size_t it = 0;
     uint64_t lid;
-    int rc = 0;
 
+    int rc = plan_shelve(p);
     while (!rc && map_u64_next(&p->touched, &it, &lid)) {
         struct index_node row;
         rc = index_get_node_by_lid(n->index, lid, &row);

@@ -75,6 +75,11 @@ const char *session_name(const struct session *s)
     return s->node->peers[s->peer].config->name;
 }
 
+uint64_t session_applied_pos(const struct session *s)
+{
+    return s->applied;
+}
+
 int session_want(struct session *s, struct id128 rid, struct stamp stamp)
 {
     struct msg_want w = {rid, stamp};
@@ -449,7 +454,7 @@ static int on_welcome(struct session *s)
         return rc ? rc : FARM_ECLOSED;
     }
     if (s->theirs.epoch == n->meta.epoch)
-        from = s->theirs.pos + 1;
+        from = s->theirs.pos;
     struct sender_env env = {n->index, n->nodes, n->dirty, s->self};
     int rc = sender_new(&env, s->fd, s->hello.node, from, &s->theirs.know, &s->sender);
     if (rc)
@@ -465,7 +470,7 @@ static int on_welcome(struct session *s)
     p->node = s->hello.node;
     p->code = 0;
     p->reason[0] = 0;
-    p->acked_pos = from - 1;
+    p->acked_pos = from;
     session_answer(s, &s->ready);
     char name[80];
     snprintf(name, sizeof name, "link-%s", session_name(s));

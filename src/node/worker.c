@@ -21,6 +21,7 @@
 #define NODES_CACHED 65536u
 #define NODES_FDS 1024u
 #define TICK_MS 100
+#define COMMIT_GAP_MAX_US 2000u
 #define SYNC_EVERY_US 1000000u
 
 enum { WATCH_INTENTS = 1, WATCH_INBOX, WATCH_SUPER, WATCH_LINK, WATCH_ENDED };
@@ -259,7 +260,9 @@ static int recover(struct node *n)
 
 static int watch(struct node *n, int fd, int what)
 {
-    struct epoll_event e = {.events = EPOLLIN, .data.u32 = (uint32_t)what};
+    /* Intents may be left for later on purpose (commit_next_us): told once. */
+    struct epoll_event e = {.events = EPOLLIN | (what == WATCH_INTENTS ? EPOLLET : 0),
+                            .data.u32 = (uint32_t)what};
     return epoll_ctl(n->epoll, EPOLL_CTL_ADD, fd, &e) < 0 ? -errno : 0;
 }
 
@@ -339,10 +342,15 @@ static void local_round(struct node *n)
 
     if (n->stalled_until_us > now)
         return;
+    if (n->commit_next_us > now)
+        return;
     bool seals = n->to_seal.n > 0 && (n->retry_seal_us == 0 || now >= n->retry_seal_us);
     if (intent_tail(n->intents) >= intent_head(n->intents) && !seals && n->nseeds == 0)
         return;
     int rc = apply_local(n);
+    /* Under load transactions grow instead of following each other: half the time is left to others. */
+    uint64_t took = node_mono(n) - now;
+    n->commit_next_us = now + took + (took < COMMIT_GAP_MAX_US ? took : COMMIT_GAP_MAX_US);
     if (rc == 0) {
         n->stalled_until_us = 0;
         events_clear(n->events, "index", "the index is written again");
@@ -386,14 +394,26 @@ static void timers(struct node *n)
     }
 }
 
+/* Until something happens, a seal is to be tried again, or the next transaction may begin. */
+static int wait_events(struct node *n, struct epoll_event *ev, int max)
+{
+    struct timespec t = {.tv_nsec = TICK_MS * 1000000l};
+    uint64_t now = node_mono(n);
+
+    if (n->to_seal.n && n->retry_seal_us)
+        t.tv_nsec = 5000000;
+    if (n->commit_next_us > now && intent_tail(n->intents) < intent_head(n->intents))
+        t.tv_nsec = (long)(n->commit_next_us - now) * 1000;
+    return epoll_pwait2(n->epoll, ev, max, &t, NULL);
+}
+
 static void loop(struct node *n)
 {
     struct epoll_event ev[16];
     uint64_t ticked = 0;
 
     while (!n->stopping) {
-        int wait = n->to_seal.n && n->retry_seal_us ? 5 : TICK_MS;
-        int got = epoll_wait(n->epoll, ev, 16, wait);
+        int got = wait_events(n, ev, 16);
         for (int i = 0; i < got; i++) {
             switch (ev[i].data.u32) {
             case WATCH_SUPER: super_message(n); break;
@@ -436,6 +456,7 @@ static void stop(struct node *n)
     if (n->control)
         control_stop(n->control);
     n->control = NULL;
+    barrier_drop_all(n);
     if (n->mount)
         mount_stop(n->mount);
     n->mount = NULL;
