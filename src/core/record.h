@@ -34,7 +34,8 @@ struct rec_head {
     uint64_t hlc;
 };
 
-/* A name: its register is (parent, name, alive). Directories have exactly one, hard links several. */
+/* A name: its register is (parent, name, alive). Directories have exactly one, hard links several.
+ */
 struct name_rec {
     struct rec_head h;
     struct id128 nid;
@@ -55,13 +56,13 @@ struct content_rec {
     struct id128 rid;
     uint8_t type; /* enum node_type, never changes */
     uint64_t size;
-    int64_t mtime_ns;          /* modification time this version had when sealed */
-    struct vvec vv;            /* for conflicts: who edited it, up to which of their seqs */
-    struct stamp base;         /* the version this one was made from; {0,0}: none */
-    uint8_t digest[32];        /* base/digest.h root; zeros unless a regular file */
+    int64_t mtime_ns;   /* modification time this version had when sealed */
+    struct vvec vv;     /* for conflicts: who edited it, up to which of their seqs */
+    struct stamp base;  /* the version this one was made from; {0,0}: none */
+    uint8_t digest[32]; /* base/digest.h root; zeros unless a regular file */
     uint32_t rdev_major, rdev_minor;
-    uint16_t target_len;       /* symlink */
-    const uint8_t *target;     /* not owned: points into the decoded buffer or the caller's memory */
+    uint16_t target_len;   /* symlink */
+    const uint8_t *target; /* not owned: points into the decoded buffer or the caller's memory */
 };
 
 struct attr_rec {
@@ -70,8 +71,9 @@ struct attr_rec {
     uint32_t mode; /* 07777 bits */
     uint32_t uid, gid;
     uint8_t owner_len, group_len;
-    uint8_t owner[OWNER_LEN_MAX], group[OWNER_LEN_MAX]; /* names where the author's node knew them */
-    int64_t mtime_ns;   /* explicitly set (utimensat); valid when mtime_hlc != 0 */
+    uint8_t owner[OWNER_LEN_MAX],
+        group[OWNER_LEN_MAX]; /* names where the author's node knew them */
+    int64_t mtime_ns;         /* explicitly set (utimensat); valid when mtime_hlc != 0 */
     uint64_t mtime_hlc; /* when it was set: the later of this and the content's hlc is the mtime */
     uint32_t xattrs_len;
     const uint8_t *xattrs; /* not owned: sorted list of u8 name_len, name, u32le len, value */

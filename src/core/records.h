@@ -19,8 +19,8 @@ enum place_kind {
  * place it lost; parent and name are unset only for PLACE_NONE. */
 struct place {
     enum place_kind kind;
-    bool cut; /* a directory on a cycle (rule 4 of view.h) that is not plainly where its register says:
-               * cut out of the cycle, or dead and there only because the cycle holds it */
+    bool cut; /* a directory on a cycle (rule 4 of view.h) that is not plainly where its register
+               * says: cut out of the cycle, or dead and there only because the cycle holds it */
     struct id128 parent;
     uint8_t name_len;
     uint8_t name[NAME_LEN_MAX];
@@ -36,7 +36,8 @@ struct records {
     int (*get_content)(void *ctx, struct id128 rid, struct content_rec *out);
     int (*get_attr)(void *ctx, struct id128 rid, struct attr_rec *out);
     /* Store a record in place of the one with its id, keep the secondary orders below in step, and
-     * move its entry to the tail of the log. `source` is the node it came from (ourselves: local). */
+     * move its entry to the tail of the log. `source` is the node it came from (ourselves: local).
+     */
     int (*put_name)(void *ctx, const struct name_rec *n, uint64_t source);
     int (*put_content)(void *ctx, const struct content_rec *c, uint64_t source);
     int (*put_attr)(void *ctx, const struct attr_rec *a, uint64_t source);
@@ -53,7 +54,8 @@ struct records {
     int (*set_place)(void *ctx, struct id128 nid, const struct place *p);
     int (*who_is_at)(void *ctx, struct id128 parent, const uint8_t *name, uint8_t len,
                      struct id128 *nid);
-    /* Every name whose place is set to PLACE_HIDDEN at (parent, name) / to a place with `cut`. Few. */
+    /* Every name whose place is set to PLACE_HIDDEN at (parent, name) / to a place with `cut`. Few.
+     */
     int (*hidden_at)(void *ctx, struct id128 parent, const uint8_t *name, uint8_t len, id_visit f,
                      void *arg);
     int (*cuts)(void *ctx, id_visit f, void *arg);

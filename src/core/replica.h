@@ -15,7 +15,12 @@ struct replica {
     uint64_t next_seq; /* next stamp.seq we give, from 1; the caller persists it with the records */
     uint64_t next_id;  /* next id128.n we give, from 2 */
     struct hlc clock;
-    struct vvec know; /* what this node holds; the caller persists it with the records */
+    /* What this node holds; the caller persists it with the records. Raised by every record put or
+     * merged, and by the caller with a peer's whole knowledge once that peer's log is applied to
+     * its head: versions superseded before they came never come. Until then it may cover a version
+     * whose successor is still on its way from that peer: a record from a third node that is
+     * skipped for it is missing if that peer never returns. */
+    struct vvec know;
 };
 
 /* A fresh id created by this node. */
@@ -25,10 +30,13 @@ struct id128 replica_new_id(struct replica *p);
  * Local operations. They follow a change that was already made in the backing tree, stamp the
  * records and put them with source = ourselves, and set the places of the names they move (the tree
  * has them there already). Afterwards, and before the next operation or merge, the caller runs
- * view_changes with all that was put as seeds: hidden rivals go, a revived directory may be released.
+ * view_changes with all that was put as seeds: hidden rivals go, a revived directory may be
+ * released. Directories are given by their canonical inode (view_canon): the one in the tree.
+ *
  * wall_us: now; at: 0, or the exact clock value for what a first scan finds (its mtime), so that an
  * old copy never beats a newer one; it is lifted above the record it replaces and kept to the wall
- * clock. Directories are given by their canonical inode (view_canon): the one in the tree.
+ * clock.
+ *
  * -ENOENT when the names spoken of do not exist in the records: the caller rescans the directory.
  * After an error the caller drops the transaction; sequence numbers used up are not given again.
  */
@@ -42,16 +50,17 @@ FARM_MUSTUSE int replica_link(struct replica *p, uint64_t wall_us, uint64_t at, 
 FARM_MUSTUSE int replica_restamp(struct replica *p, uint64_t wall_us, struct name_rec *n);
 /* Tombstone every name record that claims the place (the one shown and hidden rivals), so that
  * deleting what one sees never uncovers something else. With the last living name of a file its
- * older tombstones are renewed too: their deleters had seen less, and would bring it back. A directory
- * that is only there for its children (rule 1b) becomes alive for good when one is taken away. */
+ * older tombstones are renewed too: their deleters had seen less, and would bring it back. A
+ * directory that is only there for its children (rule 1b) becomes alive for good when one is taken
+ * away. */
 FARM_MUSTUSE int replica_unlink(struct replica *p, uint64_t wall_us, struct id128 parent,
                                 const uint8_t *name, uint8_t len);
 /* The name at the old place gets a new register; every other record claiming the new place dies.
  * exchange: both names swap places. The move is put before the tombstones. Hidden rivals and merged
- * directories go along, in their order, so that a rename uncovers nothing and takes a merged directory
- * whole. Two names of one inode: nothing happens, as in rename(2).
- * Moving or removing a directory first makes the cuts of cycles permanent: each cut directory's
- * register is set to where it is, or the move could close a hidden cycle and be undone. */
+ * directories go along, in their order, so that a rename uncovers nothing and takes a merged
+ * directory whole. Two names of one inode: nothing happens, as in rename(2). Moving or removing a
+ * directory first makes the cuts of cycles permanent: each cut directory's register is set to where
+ * it is, or the move could close a hidden cycle and be undone. */
 FARM_MUSTUSE int replica_rename(struct replica *p, uint64_t wall_us, struct id128 old_parent,
                                 const uint8_t *old_name, uint8_t old_len, struct id128 new_parent,
                                 const uint8_t *new_name, uint8_t new_len, bool exchange);
@@ -70,8 +79,8 @@ enum merge_result {
     MERGE_OLD,      /* we hold it or a later one: nothing changed */
     MERGE_NEW,      /* put */
     MERGE_CONFLICT, /* put; content: what it replaced was concurrent and must be preserved */
-    MERGE_LOST,     /* content: concurrent and older than ours: not put; it is to be preserved if its
-                       data came along */
+    MERGE_LOST, /* content: concurrent and older than ours: not put; it is to be preserved if its
+                   data came along */
 };
 
 /* Merge a peer's record (received from node `source`). Raises knowledge by its stamp in every case

@@ -82,9 +82,9 @@ struct hlc {
     uint64_t last;
 };
 
-/* The next value: greater than every earlier one, than `after`, and not before the wall clock. Where
- * `after` is beyond the bound the value follows it, but the clock stays: one record from a mad clock
- * must not carry all later ones away. */
+/* The next value: greater than every earlier one, than `after`, and not before the wall clock.
+ * Where `after` is beyond the bound the value follows it, but the clock stays: one record from a
+ * mad clock must not carry all later ones away. */
 uint64_t hlc_tick(struct hlc *h, uint64_t wall_us, uint64_t after);
 /* Take note of a peer's value; false when it is beyond the bound and was ignored. */
 bool hlc_observe(struct hlc *h, uint64_t wall_us, uint64_t seen);

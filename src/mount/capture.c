@@ -15,9 +15,8 @@ static void intent_fill(struct intent *in, struct mount *m, enum intent_op op)
 
 bool capture_visible(const struct mount *m, uint64_t parent, const char *name)
 {
-    return parent != LID_ROOT ||
-           (strcmp(name, CONTROL_NAME) != 0 &&
-            (m->env.hide == NULL || strcmp(name, m->env.hide) != 0));
+    return parent != LID_ROOT || (strcmp(name, CONTROL_NAME) != 0 &&
+                                  (m->env.hide == NULL || strcmp(name, m->env.hide) != 0));
 }
 
 void change_open(struct change *c, struct mount *m, enum intent_op op)
@@ -68,8 +67,7 @@ int change_claim(struct change *c, struct mount *m, enum intent_op op, uint64_t 
 bool change_answered(struct change *c)
 {
     struct intent was;
-    if (!mount_self->resent ||
-        intent_find(c->m->env.intents, c->in.conn, c->in.unique, &was) < 0 ||
+    if (!mount_self->resent || intent_find(c->m->env.intents, c->in.conn, c->in.unique, &was) < 0 ||
         was.op != c->in.op || was.result == -EAGAIN) /* begun and not carried out */
         return false;
     c->in = was;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * Closes of files that were open for writing, told by fanotify on the mount itself. Reading an event
- * opens the file (once the kernel knows that we have no open, without asking us), so the thread is
- * one of its own; what it asks of the file is answered from the kernel's memory.
+ * Closes of files that were open for writing, told by fanotify on the mount itself. Reading an
+ * event opens the file (once the kernel knows that we have no open, without asking us), so the
+ * thread is one of its own; what it asks of the file is answered from the kernel's memory.
  */
 #include "base/log.h"
 #include "mount/mount_i.h"

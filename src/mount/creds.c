@@ -9,13 +9,14 @@
 #include <sys/stat.h>
 
 /*
- * With NO_SETUID_FIXUP a change of the fsuid leaves the capabilities alone: a new file belongs to the
- * caller, while permissions stay what the kernel has checked on the mount already. Both the secure
- * bits and, after unshare, the umask are this thread's own.
+ * With NO_SETUID_FIXUP a change of the fsuid leaves the capabilities alone: a new file belongs to
+ * the caller, while permissions stay what the kernel has checked on the mount already. Both the
+ * secure bits and, after unshare, the umask are this thread's own.
  */
 int creds_start(struct mount_thread *t)
 {
-    if (unshare(CLONE_FS) < 0 || prctl(PR_SET_SECUREBITS, (unsigned long)SECBIT_NO_SETUID_FIXUP) < 0)
+    if (unshare(CLONE_FS) < 0 ||
+        prctl(PR_SET_SECUREBITS, (unsigned long)SECBIT_NO_SETUID_FIXUP) < 0)
         return -errno;
     umask(0);
     t->mask = 0;

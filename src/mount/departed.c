@@ -9,17 +9,26 @@
 
 static struct stat departed_file; /* its address marks a file */
 
+/* An orphan that a former worker left. One whose inode is still a file of the folder is the second
+ * name that was made for a rename which then did not take place. */
 static int add_orphan(void *arg, uint64_t lid)
 {
-    return departed_file_add(arg, lid);
+    struct mount *m = arg;
+    struct node_ref ref;
+    char name[40];
+    int r = nodes_get(m->env.nodes, lid, &ref);
+    if (r == 0 && !ref.orphan) {
+        staging_orphan_name(lid, name);
+        return unlinkat(m->env.staging->orphans, name, 0) < 0 && errno != ENOENT ? -errno : 0;
+    }
+    return r == 0 || r == -ENOENT ? departed_file_add(&m->departed, lid) : r;
 }
 
 int departed_init(struct mount *m)
 {
-    struct departed *d = &m->departed;
-    pthread_mutex_init(&d->lock, NULL);
-    map_u64_init(&d->map);
-    return staging_each_orphan(m->env.staging, add_orphan, d);
+    pthread_mutex_init(&m->departed.lock, NULL);
+    map_u64_init(&m->departed.map);
+    return staging_each_orphan(m->env.staging, add_orphan, m);
 }
 
 void departed_fini(struct departed *d)

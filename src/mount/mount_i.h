@@ -118,8 +118,8 @@ struct change {
 
 /* A change without a name (attributes). */
 void change_open(struct change *c, struct mount *m, enum intent_op op);
-/* A change of one or (parent2, name2) two names, which are claimed: waits. -EPERM for names that are
- * not the folder's own, -ENAMETOOLONG. */
+/* A change of one or (parent2, name2) two names, which are claimed: waits. -EPERM for names that
+ * are not the folder's own, -ENAMETOOLONG. */
 FARM_MUSTUSE int change_claim(struct change *c, struct mount *m, enum intent_op op, uint64_t parent,
                               const char *name, uint64_t parent2, const char *name2);
 /* Carried out by a former worker, but not answered? Then c->in is what was logged. */

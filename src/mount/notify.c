@@ -22,8 +22,8 @@ struct notice {
 };
 
 /* A directory may have a mount below, which an invalidation would detach: it is only expired. For
- * anything else that would leave a gap: a revalidation whose answer is on its way while we expire the
- * entry makes it valid again. */
+ * anything else that would leave a gap: a revalidation whose answer is on its way while we expire
+ * the entry makes it valid again. */
 static int expire(struct mount *m, const struct notice *n)
 {
     if (!n->dir)
@@ -86,7 +86,8 @@ void notify_stop(struct mount *m)
     queue_fini(&m->notices);
 }
 
-/* A lost invalidation would show old content for a year: without memory for it there is no going on. */
+/* A lost invalidation would show old content for a year: without memory for it there is no going
+ * on. */
 static struct notice *notice_new(enum notice_kind kind, uint64_t lid)
 {
     struct notice *n = calloc(1, sizeof(*n));

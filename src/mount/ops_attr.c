@@ -52,7 +52,8 @@ static int chmod_fd(int fd, mode_t mode)
     return chmod(path, mode) < 0 ? -errno : 0;
 }
 
-/* chown drops set-id bits by itself; this is for one that changes nothing, and for root's groups. */
+/* chown drops set-id bits by itself; this is for one that changes nothing, and for root's groups.
+ */
 static int drop_setid(fuse_req_t req, int fd)
 {
     struct stat st;

@@ -147,8 +147,7 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t si
         fuse_reply_write(req, (size_t)n);
 }
 
-static int resize_open(fuse_req_t req, struct writing *w, off_t size, uint64_t *from,
-                       uint64_t *len)
+static int resize_open(fuse_req_t req, struct writing *w, off_t size, uint64_t *from, uint64_t *len)
 {
     struct stat st;
     if (fstat(w->fd, &st) < 0)
@@ -178,8 +177,8 @@ int data_resize(fuse_req_t req, uint64_t lid, off_t size, bool seal)
     return r;
 }
 
-/* fallocate, and which bytes may read differently afterwards. The kernel passes on no modes but these:
- * collapsing and inserting, which must not be done twice, it refuses itself. */
+/* fallocate, and which bytes may read differently afterwards. The kernel passes on no modes but
+ * these: collapsing and inserting, which must not be done twice, it refuses itself. */
 static int allocate(struct writing *w, int mode, off_t off, off_t len, uint64_t *from,
                     uint64_t *changed)
 {

@@ -216,7 +216,9 @@ static int link_claimed(struct change *c, const char *name)
         return r;
     r = nodes_get_fd(m->env.nodes, c->in.lid, NODES_PATH, &file, &fd);
     if (r == 0) {
-        r = change_begin(c);
+        r = handle_of_fd(fd, &c->in.handle);
+        if (r == 0)
+            r = change_begin(c);
         if (r == 0 && linkat(fd, "", dirfd, name, AT_EMPTY_PATH) < 0)
             r = -errno;
         nodes_put_fd(m->env.nodes, file);
@@ -275,6 +277,7 @@ static int unlink_claimed(struct change *c, const char *name)
         r = rmdir ? -ENOTDIR : -EISDIR;
     if (r == 0) {
         c->in.lid = f.ref.lid;
+        c->in.handle = f.ref.handle;
         c->in.flags = !rmdir && f.st.st_nlink == 1 ? INTENT_F_ORPHAN : 0;
         r = change_begin(c);
     }
@@ -349,6 +352,7 @@ static int rename_look(struct change *c, const struct rename_dirs *d, const char
     if (r < 0)
         return r;
     c->in.lid = from.ref.lid;
+    c->in.handle = from.ref.handle; /* by which a successor can tell whether it was moved */
     r = found_name(c->m, c->in.parent2, d->fd2, name2, to);
     if (r == -ENOENT && !(flags & RENAME_EXCHANGE)) {
         to->ref.lid = 0;

@@ -59,8 +59,8 @@ static ssize_t fuse_read(int fd, void *p, size_t n, void *user)
     return read(fd, p, n);
 }
 
-/* A SETATTR of nothing is what is left of one that was to drop set-id bits: of a chown that changes no
- * owner, or before a write. */
+/* A SETATTR of nothing is what is left of one that was to drop set-id bits: of a chown that changes
+ * no owner, or before a write. */
 static bool setattr_kills(uint32_t valid)
 {
     return valid & FATTR_KILL_SUIDGID || (valid & ~(uint32_t)(FATTR_FH | FATTR_LOCKOWNER)) == 0;
@@ -75,8 +75,7 @@ static void peek(struct mount_thread *t, const struct fuse_buf *b)
     t->resent = h->unique & UNIQUE_RESEND;
     t->kill_priv = false;
     if (h->opcode == FUSE_WRITE && b->size >= sizeof(*h) + sizeof(struct fuse_write_in))
-        t->kill_priv =
-            ((const struct fuse_write_in *)body)->write_flags & FUSE_WRITE_KILL_SUIDGID;
+        t->kill_priv = ((const struct fuse_write_in *)body)->write_flags & FUSE_WRITE_KILL_SUIDGID;
     else if (h->opcode == FUSE_SETATTR && b->size >= sizeof(*h) + sizeof(struct fuse_setattr_in))
         t->kill_priv = setattr_kills(((const struct fuse_setattr_in *)body)->valid);
 }

@@ -163,6 +163,7 @@ struct node {
     struct staging *staging;
     struct mount *mount;
     struct control *control;
+    struct control_provider provider; /* control_files, with this node as ctx */
     struct events *events;
     struct queue inbox; /* struct inmsg */
     int epoll, link_fd;

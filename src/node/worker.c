@@ -310,15 +310,14 @@ static void super_message(struct node *n)
         return;
     }
     switch (m.type) {
-    case SUPER_CONTROL: {
-        struct control_provider p = control_files;
-        p.ctx = n;
-        rc = control_start(n->args->control_fuse_fd, n->args->shared, &p, &n->control);
+    case SUPER_CONTROL:
+        n->provider = control_files;
+        n->provider.ctx = n;
+        rc = control_start(n->args->control_fuse_fd, n->args->shared, &n->provider, &n->control);
         if (rc)
             log_error_code(rc, "the control files cannot be served");
         events_on_grow(n->events, on_grow, n);
         break;
-    }
     case SUPER_LINK:
         if (n->link_fd >= 0)
             close(n->link_fd);

@@ -2,7 +2,7 @@
 /*
  * Buckets are chosen by a key's high bits, so that key order is bucket order. A taker of two keys
  * in one bucket takes both at once; of two buckets the lower first. So whoever holds something
- * waits only for higher buckets, and there is no cycle, though a bucket has few slots.
+ * waits only for higher buckets, and there is no cycle, though a bucket's slots are bounded.
  */
 #include "store/claims.h"
 
@@ -13,9 +13,11 @@
 #include <stdlib.h>
 #include <xxhash.h>
 
-#define BUCKET_BITS 6
+/* The core thread claims all names of a batch at once, some 16,000 at the most (two for each of 8,192
+ * records): 16 in a bucket on average, so that a full bucket is out of the question. */
+#define BUCKET_BITS 10
 #define BUCKETS (1u << BUCKET_BITS)
-#define SLOTS 14u
+#define SLOTS 64u
 
 struct bucket {
     _Alignas(64) pthread_mutex_t lock; /* guards the slots */

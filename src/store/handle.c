@@ -3,7 +3,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <string.h>
+
+#define TRIES_MAX 100
 
 /* struct file_handle with room for the longest handle the kernel makes. */
 union kernel_handle {
@@ -49,7 +52,12 @@ int handle_open(int mountfd, const struct handle *h, int flags, int *fd)
     k.fh.handle_bytes = h->len;
     k.fh.handle_type = h->type;
     memcpy(k.fh.f_handle, h->bytes, h->len);
-    int r = open_by_handle_at(mountfd, &k.fh, flags | O_CLOEXEC);
+    /* Linux says ENOMEM of a directory that is being removed just now, and ESTALE a moment later.
+     */
+    int r, tries = 0;
+    do
+        r = open_by_handle_at(mountfd, &k.fh, flags | O_CLOEXEC);
+    while (r < 0 && errno == ENOMEM && ++tries < TRIES_MAX && sched_yield() == 0);
     if (r < 0)
         return -errno;
     *fd = r;

@@ -33,8 +33,8 @@ enum frame_type {
     FRAME_ACK = 6,
     FRAME_WANT = 7,
     FRAME_STATE = 8,
-    FRAME_PING = 9,  /* between links only */
-    FRAME_PONG = 10, /* between links only */
+    FRAME_PING = 9,  /* between links only: 8 bytes */
+    FRAME_PONG = 10, /* between links only: the ping's 8 bytes */
 };
 
 enum { FRAME_ZSTD = 1 };

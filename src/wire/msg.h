@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * Payloads of frames (see farmfs-protocol(7)). Encoders append to a struct buf; decoders check every
- * bound and leave pointers into the payload.
+ * Payloads of frames (see farmfs-protocol(7)). Encoders append to a struct buf; decoders check
+ * every bound and leave pointers into the payload.
  *
- * Both sides send HELLO first. Having the other's HELLO, each sends WELCOME, saying from where in the
- * other's log it wants to go on. Then RECORDS, DATA, ACK, WANT, STATE in any order.
+ * Both sides send HELLO first. Having the other's HELLO, each sends WELCOME, saying from where in
+ * the other's log it wants to go on. Then RECORDS, DATA, ACK, WANT, STATE in any order.
  */
 #ifndef WIRE_MSG_H
 #define WIRE_MSG_H
@@ -39,11 +39,11 @@ struct msg_refuse {
 
 /* How the content of a CONTENT record comes along. */
 enum data_kind {
-    DATA_NONE = 0,   /* no data: not a regular file, or no longer at hand (a newer version follows) */
+    DATA_NONE = 0, /* no data: not a regular file, or no longer at hand (a newer version follows) */
     DATA_WHOLE = 1,  /* u32 len, the file */
     DATA_RANGES = 2, /* changed ranges on top of the version `base`: stamp base | u32 n |
-                        n x (u64 off, u32 len, bytes). The rest is as in base, cut or extended with a
-                        hole to the record's size. */
+                        n x (u64 off, u32 len, bytes). The rest is as in base, cut or extended with
+                        a hole to the record's size. */
     DATA_STAGED = 3, /* u64 transfer: sent before in FRAME_DATA frames of that transfer */
 };
 
@@ -52,8 +52,8 @@ struct msg_item {
     enum data_kind data;
     const uint8_t *whole; /* DATA_WHOLE */
     uint32_t whole_len;
-    struct stamp base;        /* DATA_RANGES */
-    uint32_t nranges;         /* DATA_RANGES: read with msg_range_next from `ranges` */
+    struct stamp base; /* DATA_RANGES */
+    uint32_t nranges;  /* DATA_RANGES: read with msg_range_next from `ranges` */
     const uint8_t *ranges;
     uint32_t ranges_len;
     uint64_t transfer; /* DATA_STAGED */
@@ -61,8 +61,10 @@ struct msg_item {
 
 /* RECORDS: u64 pos (the sender's log position after these) | u8 flags | u32 count |
  * count x (u32 item length, item). An item: record | u8 data kind | its data */
-enum { RECORDS_BOUNDARY = 1 /* the sender's log ended here: apply what you hold */,
-       RECORDS_RESENT = 2 /* answers a WANT: outside the log order, pos does not count */ };
+enum {
+    RECORDS_BOUNDARY = 1 /* the sender's log ended here: apply what you hold */,
+    RECORDS_RESENT = 2 /* answers a WANT: outside the log order, pos does not count */
+};
 
 struct msg_records {
     uint64_t pos;
@@ -71,9 +73,9 @@ struct msg_records {
     struct cur items; /* read with msg_item_next */
 };
 
-/* DATA: u64 transfer | u64 base stamp node, seq ({0,0}: from nothing) | id rid | u64 size | u64 off |
- * u32 len, bytes. Frames of one transfer come in ascending order of off; holes are simply not sent.
- * With a base, what is not sent is as in the base. */
+/* DATA: u64 transfer | u64 base stamp node, seq ({0,0}: from nothing) | id rid | u64 size | u64 off
+ * | u32 len, bytes. Frames of one transfer come in ascending order of off; holes are simply not
+ * sent. With a base, what is not sent is as in the base. */
 struct msg_data {
     uint64_t transfer;
     struct stamp base;
@@ -114,7 +116,7 @@ FARM_MUSTUSE int msg_welcome_get(const void *p, size_t n, struct msg_welcome *m)
 void msg_refuse_put(struct buf *b, const struct msg_refuse *m);
 FARM_MUSTUSE int msg_refuse_get(const void *p, size_t n, struct msg_refuse *m);
 
-/* Building RECORDS: begin, items, end (which sets pos, flags, count). */
+/* Building RECORDS: begin (in an empty buffer), items, end (which sets pos, flags, count). */
 void msg_records_begin(struct buf *b);
 void msg_item_put(struct buf *b, const struct record *rec, enum data_kind kind, const void *whole,
                   uint32_t whole_len, uint64_t transfer);
@@ -139,8 +141,8 @@ FARM_MUSTUSE int msg_want_get(const void *p, size_t n, struct msg_want *m);
 void msg_state_put(struct buf *b, const struct msg_state *m);
 FARM_MUSTUSE int msg_state_get(const void *p, size_t n, struct msg_state *m);
 
-/* Decode a whole payload of any type and every item in it: what the link process does before a frame
- * may reach the worker. 0, FARM_ECORRUPT, FARM_EPROTO. */
+/* Decode a whole payload of any type and every item in it: what the link process does before a
+ * frame may reach the worker. 0, FARM_ECORRUPT, FARM_EPROTO. */
 FARM_MUSTUSE int msg_validate(uint8_t type, const void *p, size_t n);
 
 #endif

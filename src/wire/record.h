@@ -2,7 +2,8 @@
 /*
  * Records as bytes: the same form in frames and in the index. Version 1, integers little-endian:
  *   u8 kind | stamp (u64 node, u64 seq) | u64 hlc | id (u64 node, u64 n) | by kind:
- *   NAME:    inode id | parent id | u8 alive | u8 len, name | u8 prev_len [prev id, name] | vvec seen
+ *   NAME:    inode id | parent id | u8 alive | u8 len, name | u8 prev_len [prev id, name] |
+ *            vvec seen
  *   CONTENT: u8 type | u64 size | i64 mtime | vvec vv | stamp base | by type: REG 32 digest;
  *            LNK u16 len, target; CHR/BLK u32 major, u32 minor
  *   ATTR:    u32 mode | u32 uid | u32 gid | u8 len, owner | u8 len, group | i64 mtime |

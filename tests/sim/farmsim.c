@@ -39,7 +39,7 @@ struct node {
 };
 
 struct sim {
-    uint64_t rng, seed, now_us;
+    uint64_t rng, now_us;
     unsigned n;
     struct node node[NODES_MAX];
     bool up[NODES_MAX][NODES_MAX];
@@ -554,7 +554,7 @@ static bool run(uint64_t seed, unsigned nodes, unsigned steps)
     struct sim *s = calloc(1, sizeof(*s));
 
     farm_assert(s != NULL);
-    s->seed = s->rng = seed;
+    s->rng = seed;
     start(s, nodes);
     for (unsigned step = 0; step < steps && !s->why[0]; step++) {
         s->now_us += below(s, 5000);
