@@ -63,7 +63,8 @@ static bool rate_admit(const char *fmt, unsigned *dropped)
 }
 
 /* snprintf to the end of a line; what does not fit is cut. */
-static size_t append(char *line, size_t n, const char *fmt, va_list ap)
+__attribute__((format(printf, 3, 0))) static size_t append(char *line, size_t n, const char *fmt,
+                                                           va_list ap)
 {
     int r = vsnprintf(line + n, LINE_MAX_ - n, fmt, ap);
     if (r < 0)

@@ -99,8 +99,7 @@ static void keep_init(struct mount_shared *shared, const struct fuse_buf *b)
     if (b->size < sizeof(*h) || h->opcode != FUSE_INIT || b->size > sizeof(shared->control_init))
         return;
     memcpy(shared->control_init, b->mem, b->size);
-    atomic_thread_fence(memory_order_release);
-    shared->control_init_len = (uint32_t)b->size;
+    __atomic_store_n(&shared->control_init_len, (uint32_t)b->size, __ATOMIC_RELEASE);
 }
 
 static void *serve_main(void *arg)

@@ -88,8 +88,10 @@ static int put_attr(struct node *n, int fd, const struct stat *st, struct id128 
     if (have == 0) {
         a.mtime_ns = old.mtime_ns;
         a.mtime_hlc = old.mtime_hlc;
-        if (times && old.mtime_hlc && old.mtime_ns == ns_of(st->st_mtim))
-            times = false;
+        struct content_rec c;
+        if (times && n->records.get_content(n->records.ctx, rid, &c) == 0 &&
+            record_mtime(&c, &old) == ns_of(st->st_mtim))
+            times = false; /* it is what the records say already */
     }
     if (have == 0 && !times && attrs_same(&a, &old)) {
         buf_fini(&x);

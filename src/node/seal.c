@@ -213,12 +213,21 @@ int seal_file(struct node *n, uint64_t lid, uint64_t at)
     return rc;
 }
 
+/*
+ * Files kept open. One that the others know is sealed every seal-after. A new one, which they have not
+ * seen yet, may be a copy under way: it waits until it is closed, or nothing was written for seal-after,
+ * or (a log that never pauses) SEAL_OLD_US have passed.
+ */
 void seal_timer(struct node *n)
 {
-    uint64_t lids[256];
-    uint64_t idle = (uint64_t)n->config->seal_after_ms * 1000;
+    uint64_t lids[256], now = node_mono(n);
+    uint64_t after = (uint64_t)n->config->seal_after_ms * 1000;
 
-    size_t count = dirty_list(n->dirty, node_mono(n), idle, SEAL_OLD_US, lids, 256);
+    size_t count = dirty_list(n->dirty, now, after, after, lids, 256);
+    for (size_t i = 0; i < count; i++)
+        if (!map_u64_get(&n->held, lids[i]) && map_u64_set(&n->to_seal, lids[i], n, NULL) < 0)
+            return;
+    count = dirty_list(n->dirty, now, after, SEAL_OLD_US, lids, 256);
     for (size_t i = 0; i < count; i++)
         if (map_u64_set(&n->to_seal, lids[i], n, NULL) < 0)
             return;
@@ -226,7 +235,7 @@ void seal_timer(struct node *n)
     size_t it = 0;
     uint64_t lid, *since;
     while ((since = map_u64_next(&n->held, &it, &lid)))
-        if ((uintptr_t)since + idle < node_mono(n) && !dirty_is(n->dirty, lid) &&
+        if ((uintptr_t)since + after < now && !dirty_is(n->dirty, lid) &&
             map_u64_set(&n->to_seal, lid, n, NULL) < 0)
             return;
 }

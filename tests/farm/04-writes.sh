@@ -31,6 +31,8 @@ barrier web1
 [[ $(sort "$B/appended" | uniq | wc -l) == 2000 ]] || fail "appends got lost on the way"
 
 # a file that stays open is shipped while it grows
+: >"$A/held" # known to the others: a new one waits for its close, or for a pause
+barrier web1
 poke hold "$A/held" "$(slower 8)" &
 holder=$!
 wait_until '[[ -s $B/held ]]' 15
