@@ -170,10 +170,8 @@ static int content_install(struct applying *a, struct batch_item *it, bool confl
     }
     if (have == 0) {
         rc = plan_content(&a->plan, s, &old, conflict, before);
-        if (!rc) {
-            nodes_set_orphan(n->nodes, old.lid);
-            rc = map_u64_set(&n->replaced, old.lid, n, NULL);
-        }
+        if (!rc)
+            rc = map_u64_set(&n->leaving, old.lid, &n->replaced, NULL);
     }
     if (!rc)
         rc = index_put_node(n->index, &row, true);

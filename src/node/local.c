@@ -120,6 +120,15 @@ static int row_new(struct node *n, struct id128 rid, uint64_t lid, uint8_t type,
     return rc ? rc : map_u64_set(&n->settle, lid, n, NULL);
 }
 
+/* A former worker told the kernel of it; this one has to learn it before it can be opened. */
+static int learn(struct node *n, const struct intent *in, uint8_t type)
+{
+    struct node_ref ref;
+
+    int rc = nodes_get(n->nodes, in->lid, &ref);
+    return rc == -ENOENT ? nodes_add(n->nodes, in->lid, type, &in->handle, &ref) : rc;
+}
+
 static int on_create(struct node *n, const struct intent *in)
 {
     struct index_node row;
@@ -137,6 +146,9 @@ static int on_create(struct node *n, const struct intent *in)
     if (rc)
         return rc;
     uint8_t type = type_of_mode(in->mode);
+    rc = learn(n, in, type);
+    if (rc)
+        return rc;
     struct id128 rid = replica_new_id(&n->replica);
     if (type == NODE_REG) {
         /* Announced when it has been written: nobody else shall see half of it. */
@@ -221,7 +233,9 @@ static int on_found(struct node *n, const struct intent *in)
         return rc == -ENOENT ? 0 : rc;
     if (n->records.who_is_at(n->records.ctx, parent, in->name1, in->name1_len, &nid) == 0)
         return 0; /* changed behind the mount: the next scan looks at it */
-    rc = local_found(n, parent, in->name1, in->name1_len, in->lid, &in->handle, false, &rid);
+    rc = learn(n, in, type_of_mode(in->mode));
+    if (!rc)
+        rc = local_found(n, parent, in->name1, in->name1_len, in->lid, &in->handle, false, &rid);
     return rc == -ESTALE || rc == -ENOENT ? 0 : rc;
 }
 
@@ -539,6 +553,7 @@ static int finish_seals(struct node *n)
     return 0;
 }
 
+/* The sets are emptied with the commit; what is done twice finds nothing to do. */
 int local_finish(struct node *n)
 {
     size_t it = 0;
@@ -548,12 +563,10 @@ int local_finish(struct node *n)
     int rc = finish_seals(n);
     while (!rc && (v = map_u64_next(&n->to_stat, &it, &lid))) {
         rc = local_stat(n, lid, v == &n->to_stat, 0);
-        map_u64_del(&n->to_stat, lid);
     }
     it = 0;
     while (!rc && map_u64_next(&n->to_touch, &it, &lid)) {
         rc = local_touch_dir(n, lid);
-        map_u64_del(&n->to_touch, lid);
     }
     return rc;
 }

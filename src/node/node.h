@@ -187,6 +187,9 @@ struct node {
     struct map_u64 to_touch; /* directories whose names changed here: their time moves */
     struct map_u64 settle;   /* now in the index once committed */
     struct map_u64 held;     /* new files not announced yet: value is mono us of creation / 1 */
+    struct map_u64 leaving;  /* inodes that leave the tree for a peer's change, once committed: value
+                                &replaced: another content takes its place; else it goes */
+    struct seal_undo *sealed; /* taken out of `dirty` and `held` in this transaction */
     struct map_u64 replaced; /* orphans that a peer's content replaced: unsealed writes are kept */
     uint64_t retry_seal_us;  /* 0: none to retry */
 
@@ -260,6 +263,9 @@ void local_judge(void *node, struct intent *in);
 /* Make a content version of what was written. -EBUSY: being written, try later. force: although it
  * may be open. */
 FARM_MUSTUSE int seal_file(struct node *n, uint64_t lid, uint64_t at);
+/* The transaction came to nothing / was committed: what its seals took is given back / forgotten. */
+void seal_undo(struct node *n);
+void seal_done(struct node *n);
 /* Files kept open: seal what is idle or old. */
 void seal_timer(struct node *n);
 

@@ -267,9 +267,11 @@ static int plan_gone(struct plan *p, const struct index_node *row)
 {
     struct node *n = p->node;
 
-    dirty_drop(n->dirty, row->lid);
-    nodes_set_orphan(n->nodes, row->lid);
-    int rc = index_journal_drop(n->index, row->rid);
+    int rc = map_u64_set(&n->leaving, row->lid, n, NULL);
+    if (!rc)
+        rc = index_journal_drop(n->index, row->rid);
+    if (!rc)
+        rc = index_set_todo(n->index, row->rid, TODO_DIRTY | TODO_HELD | TODO_DATA, false);
     return rc ? rc : index_del_node(n->index, row->rid, row->type != NODE_DIR);
 }
 

@@ -26,6 +26,50 @@ struct sealing {
     uint8_t digest[DIGEST_LEN];
 };
 
+/* What one seal took; given back when the transaction is dropped, or the change would be lost. */
+struct seal_undo {
+    struct seal_undo *next;
+    uint64_t lid;
+    void *held_since; /* NULL: it was announced */
+    uint32_t n;
+    bool whole;
+    struct range r[];
+};
+
+static int undo_keep(struct node *n, const struct sealing *s, uint64_t lid)
+{
+    struct seal_undo *u = malloc(sizeof *u + s->n * sizeof u->r[0]);
+    if (!u)
+        return -ENOMEM;
+    *u = (struct seal_undo){.next = n->sealed, .lid = lid, .n = s->n, .whole = s->whole};
+    u->held_since = map_u64_get(&n->held, lid);
+    memcpy(u->r, s->r, s->n * sizeof u->r[0]);
+    n->sealed = u;
+    return 0;
+}
+
+void seal_done(struct node *n)
+{
+    while (n->sealed) {
+        struct seal_undo *u = n->sealed;
+        n->sealed = u->next;
+        free(u);
+    }
+}
+
+void seal_undo(struct node *n)
+{
+    for (struct seal_undo *u = n->sealed; u; u = u->next) {
+        if (u->n || u->whole)
+            dirty_back(n->dirty, u->lid, u->r, u->n, u->whole);
+        int rc = map_u64_set(&n->to_seal, u->lid, n, NULL);
+        if (!rc && u->held_since)
+            rc = map_u64_set(&n->held, u->lid, u->held_since, NULL);
+        farm_assert(rc == 0); /* a change that is forgotten here is lost to the others */
+    }
+    seal_done(n);
+}
+
 static int64_t ns_of(struct timespec t)
 {
     return t.tv_sec * 1000000000ll + t.tv_nsec;
@@ -181,12 +225,16 @@ static int seal_open(struct node *n, struct sealing *s, struct index_node *row, 
     if (rc && rc != -ENOENT)
         return rc;
     rc = nodes_get_fd(n->nodes, row->lid, NODES_READ, &ref, &fd);
-    if (rc)
+    if (rc) {
+        dirty_back(n->dirty, row->lid, s->r, s->n, s->whole);
         return rc;
+    }
     rc = fstat(fd, &s->st) < 0 ? -errno : seal_digest(n, s, fd, row->rid);
     /* Written to while we read: what was read may be a mixture. Appends do no harm. */
     if (!rc && dirty_overlaps(n->dirty, row->lid, 0, (uint64_t)s->st.st_size))
         rc = -EBUSY;
+    if (!rc)
+        rc = undo_keep(n, s, row->lid);
     if (rc)
         dirty_back(n->dirty, row->lid, s->r, s->n, s->whole);
     else

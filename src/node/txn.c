@@ -46,6 +46,45 @@ static void settle(struct node *n)
     }
 }
 
+static void map_clear(struct map_u64 *m)
+{
+    size_t it = 0;
+    uint64_t key;
+
+    while (map_u64_next(m, &it, &key))
+        map_u64_del(m, key);
+}
+
+/* From now on the mount treats them as inodes without a name. */
+static void leave(struct node *n)
+{
+    size_t it = 0;
+    uint64_t lid;
+    void *v;
+
+    while ((v = map_u64_next(&n->leaving, &it, &lid))) {
+        nodes_set_orphan(n->nodes, lid);
+        if (v != &n->replaced)
+            dirty_drop(n->dirty, lid);
+        else if (map_u64_set(&n->replaced, lid, n, NULL) < 0)
+            log_warn("writes to a file that is being replaced may not be kept: no memory");
+        map_u64_del(&n->leaving, lid);
+    }
+}
+
+/* As if the transaction had not been: intents come again, seals are to be made again. */
+static void forget(struct node *n)
+{
+    intent_rewind(n->intents);
+    seal_undo(n);
+    map_clear(&n->leaving);
+    map_clear(&n->settle);
+    n->replica = n->replica_before;
+    n->meta = n->meta_before;
+    n->effects.n = 0;
+    n->nseeds = 0;
+}
+
 int txn_commit(struct node *n)
 {
     uint64_t reserve_from = 0;
@@ -72,12 +111,13 @@ int txn_commit(struct node *n)
     n->in_txn = false;
     rc = index_commit(n->index);
     if (rc) {
-        intent_rewind(n->intents);
-        n->replica = n->replica_before;
-        n->meta = n->meta_before;
-        n->effects.n = 0;
+        forget(n);
         return rc;
     }
+    seal_done(n);
+    map_clear(&n->to_stat);
+    map_clear(&n->to_touch);
+    leave(n);
     if (reserve_from)
         nodes_reserve(n->nodes, reserve_from, n->meta.next_lid);
     if (n->consumed)
@@ -94,11 +134,7 @@ void txn_abort(struct node *n)
         return;
     n->in_txn = false;
     index_abort(n->index);
-    intent_rewind(n->intents);
-    n->replica = n->replica_before;
-    n->meta = n->meta_before;
-    n->effects.n = 0;
-    n->nseeds = 0;
+    forget(n);
 }
 
 void node_seed(void *node, struct id128 nid)

@@ -311,6 +311,7 @@ static void super_message(struct node *n)
     }
     switch (m.type) {
     case SUPER_CONTROL:
+        status_update(n); /* there is something to be read from the first moment */
         n->provider = control_files;
         n->provider.ctx = n;
         rc = control_start(n->args->control_fuse_fd, n->args->shared, &n->provider, &n->control);
@@ -489,6 +490,7 @@ static int node_init(struct node *n, const struct worker_args *a)
     map_u64_init(&n->settle);
     map_u64_init(&n->held);
     map_u64_init(&n->replaced);
+    map_u64_init(&n->leaving);
     n->npeers = n->config->npeers;
     n->peers = calloc(n->npeers ? n->npeers : 1, sizeof *n->peers);
     if (!n->peers)

@@ -17,7 +17,7 @@ with() { # SED-EXPRESSION: a configuration like web1's, in a file of its own
     sed -e "$1" "$conf" >"$TMP/other.conf"
 }
 
-refused any 'already|running|in use|locked' "$farmfs" -f -c "$conf"
+refused any 'another farmfs|already|running|in use|locked' "$farmfs" -f -c "$conf"
 with "s|^state = .*|state = $TMP/state2|"
 mkdir "$TMP/state2"
 refused any 'already|mounted' "$farmfs" -f -c "$TMP/other.conf"
