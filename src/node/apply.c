@@ -46,7 +46,7 @@ int apply_want(struct node *n, struct id128 rid, struct stamp stamp)
     if (!v)
         return -ENOMEM;
     n->wants = v;
-    v[n->nwants++] = (struct want){rid, stamp};
+    v[n->nwants++] = (struct want){.rid = rid, .stamp = stamp};
     return index_set_todo(n->index, rid, TODO_DATA, true);
 }
 
@@ -70,15 +70,24 @@ static bool is_wanted(const struct node *n, struct id128 rid)
     return false;
 }
 
+/* Nobody may have it just now (it is being written over and over): not asked more often than this. */
+#define ASK_AGAIN_US 1000000u
+
 void apply_ask(struct node *n, struct session *s)
 {
+    uint64_t now = node_mono(n);
+
     for (size_t i = 0; i < n->nwants; i++) {
+        struct want *w = &n->wants[i];
+        if (!s && w->asked_us && now - w->asked_us < ASK_AGAIN_US)
+            continue;
         for (size_t p = 0; p < n->npeers; p++) {
             struct session *to = n->peers[p].session;
             if (!to || (s && to != s) || !session_sender(to))
                 continue;
-            if (session_want(to, n->wants[i].rid, n->wants[i].stamp) < 0)
+            if (session_want(to, w->rid, w->stamp) < 0)
                 return; /* its queue is full: asked again by the timer */
+            w->asked_us = now;
         }
     }
 }

@@ -99,6 +99,7 @@ struct effects {
 struct want {
     struct id128 rid;
     struct stamp stamp;
+    uint64_t asked_us; /* mono; 0: not yet */
 };
 
 struct barrier {
@@ -116,6 +117,7 @@ struct peer {
     struct session *session;  /* NULL: not connected */
     struct session *starting; /* in its handshake */
     uint64_t node;           /* its id, 0 unknown yet */
+    uint64_t behind_pos, behind_us; /* a position of its log we lack, since when (mono; 0: none) */
     int code;                /* why it is not connected */
     char reason[400];
     uint32_t rtt_us;

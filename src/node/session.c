@@ -539,7 +539,8 @@ void session_ack_all(struct node *n)
             continue;
         uint64_t known = 0;
         for (uint16_t k = 0; k < n->replica.know.n; k++)
-            known += n->replica.know.e[k].seq;
+            if (n->replica.know.e[k].node != n->replica.node) /* ours it has from us */
+                known += n->replica.know.e[k].seq;
         if (s->acked == s->applied && s->acked_known == known)
             continue;
         struct acking *a = malloc(sizeof *a);

@@ -176,6 +176,19 @@ static void measure_lag(struct node *n, struct peer *p)
     }
 }
 
+/* The same the other way round: since when do we lack something of the peer's log? */
+static void measure_behind(struct node *n, struct peer *p)
+{
+    uint64_t applied = session_applied_pos(p->session);
+
+    if (p->behind_us && applied >= p->behind_pos)
+        p->behind_us = 0;
+    if (!p->behind_us && applied < p->head) {
+        p->behind_pos = p->head;
+        p->behind_us = node_mono(n);
+    }
+}
+
 static void tell_lag(struct node *n, const struct peer *p)
 {
     char name[80];
@@ -225,6 +238,9 @@ static void update_peer(struct node *n, struct peer *p)
         count_sent(p);
         if (p->head && session_applied_pos(p->session) >= p->head)
             p->synced = true;
+        measure_behind(n, p);
+    } else {
+        p->behind_us = 0; /* what it has is not known */
     }
     if (!p->met)
         return;
@@ -310,7 +326,7 @@ static struct judged judge(struct node *n)
         connected++;
         if (!p->synced)
             behind = p;
-        if (p->mark_us && now - p->mark_us > LAG_MAX_US)
+        if (p->behind_us && now - p->behind_us > LAG_MAX_US)
             lags = p;
     }
     if (n->npeers == 0)
@@ -324,7 +340,7 @@ static struct judged judge(struct node *n)
     if (n->alone_us && now - n->alone_us >= ALONE_US)
         return judged(STATE_ISOLATED, "no peer is connected; serving what is here");
     if (lags)
-        return judged(STATE_LAGGING, "%s lacks changes made here", lags->config->name);
+        return judged(STATE_LAGGING, "changes made on %s have not arrived here yet", lags->config->name);
     return judged(STATE_READY, "%s", "");
 }
 
@@ -335,6 +351,8 @@ static void update_state(struct node *n)
         return;
     if (!n->judged_us)
         n->judged_us = node_mono(n);
+    if (n->args->restarted) /* served before its worker died, and goes on */
+        n->synced = true;
     struct judged j = judge(n);
     node_set_state(n, j.state, j.why);
 }

@@ -199,7 +199,7 @@ static int visit_todo(void *arg, struct id128 rid, uint8_t flags)
         if (!v)
             return -ENOMEM;
         n->wants = v;
-        v[n->nwants++] = (struct want){rid, c.h.stamp};
+        v[n->nwants++] = (struct want){.rid = rid, .stamp = c.h.stamp};
     }
     if (index_get_node(n->index, rid, &row) < 0)
         return 0;
