@@ -8,6 +8,7 @@
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/signalfd.h>
@@ -42,14 +43,16 @@ static int parse(int argc, char **argv, struct options *o)
                                           {"version", 0, NULL, 'V'},
                                           {NULL, 0, NULL, 0}};
     int c;
-    while ((c = getopt_long(argc, argv, "c:fho:V", longs, NULL)) >= 0) {
+    opterr = 0; /* said in our words */
+    while ((c = getopt_long(argc, argv, ":c:fho:V", longs, NULL)) >= 0) {
         switch (c) {
         case 'c': o->file = optarg; break;
         case 'f': o->foreground = true; break;
         case 'o': o->mount = optarg; break;
         case 'h': fputs(help, stdout); return 1;
         case 'V': puts("farmfs " FARM_VERSION); return 1;
-        default: return super_complain("try: farmfs --help");
+        case ':': return super_complain("%s needs a value (see farmfs --help)", argv[optind - 1]);
+        default: return super_complain("unknown option %s (see farmfs --help)", argv[optind - 1]);
         }
     }
     if (o->mount != NULL && argc - optind == 2)
@@ -113,7 +116,15 @@ static int load(const struct options *o, struct config **out)
         return super_complain("no configuration in /etc/farmfs has dir = %s", o->dir);
     if (r < 0 && r != FARM_ECONFIG)
         return super_complain("%s: %s", o->file != NULL ? o->file : "/etc/farmfs", err_text(r));
-    return r;
+    if (r < 0)
+        return r;
+    /* The operator's own path may lead over symlinks; the kernel mounts over what they end at. */
+    char *real = realpath((*out)->dir, NULL);
+    if (real != NULL) {
+        free((*out)->dir);
+        (*out)->dir = real;
+    }
+    return 0;
 }
 
 /* The parent waits until the mount stands; only the child returns. */

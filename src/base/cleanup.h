@@ -32,11 +32,11 @@ static inline int take_fd(int *fd)
 }
 
 /* Give up memory held by a CLEANUP_FREE variable. */
-#define take_ptr(p)                 \
-    __extension__({                 \
-        __typeof__(p) take_ = (p);  \
-        (p) = NULL;                 \
-        take_;                      \
+#define take_ptr(p)                \
+    __extension__({                \
+        __typeof__(p) take_ = (p); \
+        (p) = NULL;                \
+        take_;                     \
     })
 
 #endif

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* The configuration file of one folder on one node: see farmfs.conf(5). Read once, then constant. */
+/* The configuration file of one folder on one node: see farmfs.conf(5). Read once, then constant.
+ */
 #ifndef BASE_CONFIG_H
 #define BASE_CONFIG_H
 

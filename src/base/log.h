@@ -16,10 +16,10 @@ bool log_enabled(enum log_level level);
 void log_write(enum log_level level, int code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
-#define log_debug(...)                              \
-    do {                                            \
-        if (log_enabled(LOG_DEBUG_))                \
-            log_write(LOG_DEBUG_, 0, __VA_ARGS__);  \
+#define log_debug(...)                             \
+    do {                                           \
+        if (log_enabled(LOG_DEBUG_))               \
+            log_write(LOG_DEBUG_, 0, __VA_ARGS__); \
     } while (0)
 #define log_info(...) log_write(LOG_INFO_, 0, __VA_ARGS__)
 #define log_warn(...) log_write(LOG_WARN_, 0, __VA_ARGS__)
@@ -29,10 +29,10 @@ void log_write(enum log_level level, int code, const char *fmt, ...)
 #define log_error_code(code, ...) log_write(LOG_ERROR_, code, __VA_ARGS__)
 
 /* For our own mistakes only; stays on in release builds. */
-#define farm_assert(x)                                                        \
-    do {                                                                      \
-        if (__builtin_expect(!(x), 0))                                        \
-            log_panic(__FILE__, __LINE__, #x);                                \
+#define farm_assert(x)                         \
+    do {                                       \
+        if (__builtin_expect(!(x), 0))         \
+            log_panic(__FILE__, __LINE__, #x); \
     } while (0)
 void log_panic(const char *file, int line, const char *what) __attribute__((noreturn));
 

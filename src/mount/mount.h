@@ -3,9 +3,9 @@
  * The mount: libfuse low-level operations over the backing tree, capture of changes, closes through
  * fanotify, and invalidation of the kernel's caches. See farmfs-design(7), "The mount".
  *
- * Threads: `threads` FUSE threads answer requests, one reads fanotify, one notifies the kernel. FUSE
- * threads never notify, never touch the network, and wait for nothing but claims, room in the intent
- * log, and (fsync) the acknowledgement asked for.
+ * Threads: `threads` FUSE threads answer requests, one reads fanotify, one notifies the kernel.
+ * FUSE threads never notify, never touch the network, and wait for nothing but claims, room in the
+ * intent log, and (fsync) the acknowledgement asked for.
  */
 #ifndef MOUNT_MOUNT_H
 #define MOUNT_MOUNT_H
@@ -16,10 +16,10 @@
 #include "store/nodes.h"
 #include "store/staging.h"
 
-/* Shared memory between the supervisor and its successive workers (MAP_SHARED): what the kernel said
- * in its one FUSE_INIT of each connection, to be replayed to a new session. */
+/* Shared memory between the supervisor and its successive workers (MAP_SHARED): what the kernel
+ * said in its one FUSE_INIT of each connection, to be replayed to a new session. */
 struct mount_shared {
-    uint64_t conn; /* random, of this mount */
+    uint64_t conn;                       /* random, of this mount */
     uint32_t init_len, control_init_len; /* 0: not yet received */
     uint8_t init[512], control_init[512];
 };
@@ -38,9 +38,11 @@ struct mount_env {
     struct claims *claims;
     struct dirty *dirty;
     struct staging *staging;
-    const char *hide; /* a name in the root that is not shown (staging inside the folder); or NULL */
+    const char
+        *hide; /* a name in the root that is not shown (staging inside the folder); or NULL */
     unsigned threads; /* 0: as many as processors, at least 2, at most 8 */
-    /* fsync of a lid: returns 0 when the folder's `ack` is fulfilled; may wait. NULL: local only. */
+    /* fsync of a lid: returns 0 when the folder's `ack` is fulfilled; may wait. NULL: local only.
+     */
     int (*acknowledged)(void *arg, uint64_t lid);
     void *arg;
 };
@@ -52,18 +54,21 @@ struct mount;
 FARM_MUSTUSE int mount_start(const struct mount_env *env, struct mount **out);
 /* Ends the threads (requests not answered stay with the kernel for the next worker), frees. */
 void mount_stop(struct mount *m);
-/* True when the kernel ended the connection (unmounted). fd: readable (eventfd) when that happens. */
+/* True when the kernel ended the connection (unmounted). fd: readable (eventfd) when that happens.
+ */
 bool mount_ended(const struct mount *m);
 int mount_ended_fd(const struct mount *m);
 
 /* Invalidation: any thread but FUSE threads; queued and done in order by the notify thread; bounded
- * queue (waits for room). dir: the name is or was a directory's; there may be a mount below it, so it
- * is expired, never detached. */
-void mount_forget_entry(struct mount *m, uint64_t parent, const uint8_t *name, uint8_t len, bool dir);
+ * queue (waits for room). dir: the name is or was a directory's; there may be a mount below it, so
+ * it is expired, never detached. */
+void mount_forget_entry(struct mount *m, uint64_t parent, const uint8_t *name, uint8_t len,
+                        bool dir);
 void mount_forget_attr(struct mount *m, uint64_t lid);
 void mount_forget_data(struct mount *m, uint64_t lid); /* content, listing and attributes */
-/* The core is about to move an inode to orphans/<lid> for a peer's change; afterwards it asks for its
- * release: the orphan is deleted at once if the kernel does not refer to it, else with its FORGET. */
+/* The core is about to move an inode to orphans/<lid> for a peer's change; afterwards it asks for
+ * its release: the orphan is deleted at once if the kernel does not refer to it, else with its
+ * FORGET. */
 FARM_MUSTUSE int mount_depart(struct mount *m, uint64_t lid);
 void mount_release_orphan(struct mount *m, uint64_t lid);
 /* Calls f(arg) on the notify thread when everything queued before has been done. */

@@ -70,7 +70,8 @@ static bool is_wanted(const struct node *n, struct id128 rid)
     return false;
 }
 
-/* Nobody may have it just now (it is being written over and over): not asked more often than this. */
+/* Nobody may have it just now (it is being written over and over): not asked more often than this.
+ */
 #define ASK_AGAIN_US 1000000u
 
 void apply_ask(struct node *n, struct session *s)
@@ -171,8 +172,12 @@ static int content_install(struct applying *a, struct batch_item *it, bool confl
     int have = index_get_node(n->index, c.rid, &old);
     if (have && have != -ENOENT)
         return have;
-    struct index_node row = {.rid = c.rid, .lid = s->lid, .type = NODE_REG, .handle = s->handle,
-                             .size = c.size, .mtime_ns = c.mtime_ns};
+    struct index_node row = {.rid = c.rid,
+                             .lid = s->lid,
+                             .type = NODE_REG,
+                             .handle = s->handle,
+                             .size = c.size,
+                             .mtime_ns = c.mtime_ns};
     if (fstatat(n->staging->in, s->name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
         row.mtime_ns = st.st_mtim.tv_sec * 1000000000ll + st.st_mtim.tv_nsec;
         row.ctime_ns = st.st_ctim.tv_sec * 1000000000ll + st.st_ctim.tv_nsec;
@@ -367,8 +372,7 @@ static void seal_before(struct applying *a)
     for (size_t i = 0; i < a->batch->n; i++) {
         const struct record *r = &a->batch->items[i].rec;
         if (r->kind == REC_CONTENT && index_get_node(n->index, r->content.rid, &row) == 0 &&
-            row.type == NODE_REG && dirty_is(n->dirty, row.lid) &&
-            seal_file(n, row.lid, 0) < 0)
+            row.type == NODE_REG && dirty_is(n->dirty, row.lid) && seal_file(n, row.lid, 0) < 0)
             log_debug("inode %llu is being written while a peer's version comes in",
                       (unsigned long long)row.lid);
     }

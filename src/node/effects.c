@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * Effects: what is done to the backing tree for a peer's change. Each finds out by the handle whether
- * it has been done already, so that the list can be run again after a crash.
+ * Effects: what is done to the backing tree for a peer's change. Each finds out by the handle
+ * whether it has been done already, so that the list can be run again after a crash.
  */
 #include "node/node.h"
 
@@ -164,8 +164,9 @@ static int move_aside(struct node *n, const struct effect *e, int dirfd, const c
         return -errno;
     char path[512];
     node_path(n, e->rid, path, sizeof path);
-    events_note(n->events, "found", "%s: an unknown file stood where a peer's file belongs; kept as conflict %s",
-                path, key);
+    events_note(n->events, "found",
+                "%s: an unknown file stood where a peer's file belongs; kept as conflict %s", path,
+                key);
     return 0;
 }
 

@@ -51,10 +51,12 @@ static int dir_of(struct node *n, uint64_t lid, struct id128 *rid)
 /* ---- creation ---- */
 
 /* The content record of what is no regular file. */
-static int special_content(struct node *n, int fd, const struct stat *st, struct id128 rid, uint64_t at)
+static int special_content(struct node *n, int fd, const struct stat *st, struct id128 rid,
+                           uint64_t at)
 {
     char target[TARGET_LEN_MAX + 1];
-    struct content_rec c = {.rid = rid, .type = type_of_mode(st->st_mode), .mtime_ns = ns_of(st->st_mtim)};
+    struct content_rec c = {
+        .rid = rid, .type = type_of_mode(st->st_mode), .mtime_ns = ns_of(st->st_mtim)};
 
     if (c.type == NODE_LNK) {
         ssize_t len = readlinkat(fd, "", target, sizeof target);
@@ -162,8 +164,8 @@ static int on_create(struct node *n, const struct intent *in)
         if (!rc)
             rc = replica_content(&n->replica, node_wall(n), 0, &c);
         return rc ? rc
-                  : replica_link(&n->replica, node_wall(n), 0, rid, parent, in->name1, in->name1_len,
-                                 &nid);
+                  : replica_link(&n->replica, node_wall(n), 0, rid, parent, in->name1,
+                                 in->name1_len, &nid);
     }
     rc = nodes_get_fd(n->nodes, in->lid, NODES_PATH, &ref, &fd);
     if (rc)
@@ -175,7 +177,8 @@ static int on_create(struct node *n, const struct intent *in)
         rc = put_attr(n, fd, &st, rid, false, 0);
     nodes_put_fd(n->nodes, ref);
     if (!rc)
-        rc = replica_link(&n->replica, node_wall(n), 0, rid, parent, in->name1, in->name1_len, &nid);
+        rc =
+            replica_link(&n->replica, node_wall(n), 0, rid, parent, in->name1, in->name1_len, &nid);
     return rc;
 }
 
@@ -197,9 +200,8 @@ int local_found(struct node *n, struct id128 parent, const uint8_t *name, uint8_
         return rc;
     rc = fstat(fd, &st) < 0 ? -errno : 0;
     /* What a first scan finds is as old as it looks: it must not beat what others have changed. */
-    uint64_t at = by_mtime && st.st_mtim.tv_sec > 0
-                      ? hlc_from_us((uint64_t)(ns_of(st.st_mtim) / 1000))
-                      : 0;
+    uint64_t at =
+        by_mtime && st.st_mtim.tv_sec > 0 ? hlc_from_us((uint64_t)(ns_of(st.st_mtim) / 1000)) : 0;
     struct id128 rid = replica_new_id(&n->replica);
     uint8_t type = type_of_mode(st.st_mode);
     if (!rc)
@@ -383,7 +385,8 @@ static int on_link(struct node *n, const struct intent *in)
         return 0; /* consumed before */
     rc = touch(n, in->parent);
     if (!rc)
-        rc = replica_link(&n->replica, node_wall(n), 0, row.rid, parent, in->name1, in->name1_len, &nid);
+        rc = replica_link(&n->replica, node_wall(n), 0, row.rid, parent, in->name1, in->name1_len,
+                          &nid);
     return rc;
 }
 
@@ -404,8 +407,10 @@ static int keep_late(struct node *n, uint64_t lid)
     snprintf(to, sizeof to, "%016llx", (unsigned long long)n->next_key++);
     if (linkat(n->staging->orphans, from, n->staging->conflicts, to, 0) < 0)
         return errno == ENOENT ? 0 : -errno;
-    events_note(n->events, "conflict",
-                "a file written here while a peer's version came in: what was written is kept as conflict %s", to);
+    events_note(
+        n->events, "conflict",
+        "a file written here while a peer's version came in: what was written is kept as conflict %s",
+        to);
     dirty_drop(n->dirty, lid);
     return 0;
 }
@@ -437,10 +442,10 @@ static int on_intent(struct node *n, const struct intent *in)
     case INTENT_RMDIR: return on_unlink(n, in);
     case INTENT_RENAME: return on_rename(n, in);
     case INTENT_ATTR: /* the value says whether times were set by the caller */
-        return map_u64_set(&n->to_stat, in->lid,
-                           (in->flags & INTENT_F_EXPLICIT) || was == &n->to_stat ? (void *)&n->to_stat
-                                                                                 : (void *)n,
-                           NULL);
+        return map_u64_set(
+            &n->to_stat, in->lid,
+            (in->flags & INTENT_F_EXPLICIT) || was == &n->to_stat ? (void *)&n->to_stat : (void *)n,
+            NULL);
     case INTENT_DIRTY: return on_dirty(n, in);
     case INTENT_CLOSE: return on_close(n, in->lid);
     case INTENT_FOUND: return on_found(n, in);
@@ -454,7 +459,8 @@ static bool watched(const struct node *n, const struct intent *in)
     if (!n->watch || !in->name1_len)
         return false;
     return map_u64_get(n->watch, claims_key(in->parent, in->name1, in->name1_len)) ||
-           (in->name2_len && map_u64_get(n->watch, claims_key(in->parent2, in->name2, in->name2_len)));
+           (in->name2_len &&
+            map_u64_get(n->watch, claims_key(in->parent2, in->name2, in->name2_len)));
 }
 
 int local_consume(struct node *n, unsigned max, unsigned *count)

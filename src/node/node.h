@@ -2,14 +2,15 @@
 /*
  * Inside the worker: shared by src/node/ and nobody else.
  *
- * One thread, the core thread, runs worker_loop and owns everything in struct node that does not name
- * another owner. What comes from elsewhere arrives as intents (from the mount) or as messages in the
- * inbox (from sessions, control files, the link process).
+ * One thread, the core thread, runs worker_loop and owns everything in struct node that does not
+ * name another owner. What comes from elsewhere arrives as intents (from the mount) or as messages
+ * in the inbox (from sessions, control files, the link process).
  *
  * How a change of a peer gets into the backing tree (apply.c):
  *   merge the records -> view_changes -> plan: effects, places, node rows -> claim the names
- *   -> commit records and effects together -> run the effects -> invalidate the kernel's caches -> ack.
- * The effects are a redo log: after a crash they are run again, each finds out whether it was done.
+ *   -> commit records and effects together -> run the effects -> invalidate the kernel's caches ->
+ * ack. The effects are a redo log: after a crash they are run again, each finds out whether it was
+ * done.
  */
 #ifndef NODE_NODE_H
 #define NODE_NODE_H
@@ -47,20 +48,21 @@ enum node_state {
 };
 const char *node_state_name(enum node_state s);
 
-/* ---- events.c: what happened, for people; a file in the state directory, bounded. Any thread. ---- */
+/* ---- events.c: what happened, for people; a file in the state directory, bounded. Any thread.
+ * ---- */
 struct events;
 FARM_MUSTUSE int events_open(int state_fd, struct events **out);
 void events_close(struct events *e);
-/* kind: "raised", "cleared" or "note"; name: a short stable word ("link-web2", "skew-web3"). A raised
- * one is repeated only after it was cleared, and cleared only if raised. */
+/* kind: "raised", "cleared" or "note"; name: a short stable word ("link-web2", "skew-web3"). A
+ * raised one is repeated only after it was cleared, and cleared only if raised. */
 void events_raise(struct events *e, const char *name, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 void events_clear(struct events *e, const char *name, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 void events_note(struct events *e, const char *name, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
-/* Offsets go on over rotation. They begin anew with the worker, at the oldest line that is kept; what
- * was dropped since then reads as empty lines. */
+/* Offsets go on over rotation. They begin anew with the worker, at the oldest line that is kept;
+ * what was dropped since then reads as empty lines. */
 uint64_t events_size(struct events *e);
 /* Up to n bytes of the log from off on. */
 FARM_MUSTUSE int events_read(struct events *e, uint64_t off, size_t n, struct buf *out);
@@ -105,8 +107,8 @@ struct want {
 struct barrier {
     struct barrier *next;
     struct control_request *rq;
-    uint64_t intents;     /* all before this number must be in the index */
-    uint64_t *lids;       /* then these must be sealed; NULL: not asked for yet */
+    uint64_t intents; /* all before this number must be in the index */
+    uint64_t *lids;   /* then these must be sealed; NULL: not asked for yet */
     size_t nlids;
     uint64_t pos; /* every connected peer must have acknowledged this */
     bool settled; /* pos is set */
@@ -114,22 +116,23 @@ struct barrier {
 
 struct peer {
     const struct config_peer *config;
-    struct session *session;  /* NULL: not connected */
-    struct session *starting; /* in its handshake */
-    uint64_t node;           /* its id, 0 unknown yet */
+    struct session *session;        /* NULL: not connected */
+    struct session *starting;       /* in its handshake */
+    uint64_t node;                  /* its id, 0 unknown yet */
     uint64_t behind_pos, behind_us; /* a position of its log we lack, since when (mono; 0: none) */
-    int code;                /* why it is not connected */
+    int code;                       /* why it is not connected */
     char reason[400];
     uint32_t rtt_us;
-    uint64_t acked_pos;      /* of our log; kept over sessions */
-    uint64_t mark_pos, mark_us; /* it had not acknowledged this at that (mono) time; 0: it has all */
-    bool met;                /* connected since we started: acked_pos is known */
-    bool synced;             /* we had all of its log once since we started */
-    uint64_t head;           /* of its log, as it says in this session; 0 not yet */
-    char link_text[256];     /* why the link process has no session, "" it has */
+    uint64_t acked_pos; /* of our log; kept over sessions */
+    uint64_t mark_pos,
+        mark_us;         /* it had not acknowledged this at that (mono) time; 0: it has all */
+    bool met;            /* connected since we started: acked_pos is known */
+    bool synced;         /* we had all of its log once since we started */
+    uint64_t head;       /* of its log, as it says in this session; 0 not yet */
+    char link_text[256]; /* why the link process has no session, "" it has */
     uint64_t sent_bytes, sent_seen; /* over all sessions; of this one, as last counted */
     uint64_t backlog_entries, backlog_bytes, backlog_us; /* as counted at that time */
-    uint64_t links[VVEC_MAX]; /* nodes it is connected to, as it says */
+    uint64_t links[VVEC_MAX];                            /* nodes it is connected to, as it says */
     size_t nlinks;
 };
 
@@ -178,9 +181,9 @@ struct node {
     bool in_txn;
     struct replica replica_before; /* to go back to when the transaction is abandoned */
     struct index_meta meta_before;
-    uint64_t consumed;             /* intents turned into records in it */
+    uint64_t consumed;               /* intents turned into records in it */
     uint64_t synced_us, synced_head; /* last index_sync */
-    uint64_t commit_next_us; /* the next local transaction not before this (monotonic) */
+    uint64_t commit_next_us;         /* the next local transaction not before this (monotonic) */
     uint64_t stalled_until_us;       /* the index could not be written: not before then again */
 
     /* Work collected while intents are consumed (keys are lids; values not used). */
@@ -189,14 +192,14 @@ struct node {
     struct map_u64 to_touch; /* directories whose names changed here: their time moves */
     struct map_u64 settle;   /* now in the index once committed */
     struct map_u64 held;     /* new files not announced yet: value is mono us of creation / 1 */
-    struct map_u64 leaving;  /* inodes that leave the tree for a peer's change, once committed: value
-                                &replaced: another content takes its place; else it goes */
+    struct map_u64 leaving; /* inodes that leave the tree for a peer's change, once committed: value
+                               &replaced: another content takes its place; else it goes */
     struct seal_undo *sealed; /* taken out of `dirty` and `held` in this transaction */
-    struct map_u64 replaced; /* orphans that a peer's content replaced: unsealed writes are kept */
-    uint64_t retry_seal_us;  /* 0: none to retry */
+    struct map_u64 replaced;  /* orphans that a peer's content replaced: unsealed writes are kept */
+    uint64_t retry_seal_us;   /* 0: none to retry */
 
-    struct map_u64 *watch;   /* claim keys whose intents local_consume refuses with -EAGAIN */
-    struct id128 *seeds;     /* names that local operations put: the view is asked about them */
+    struct map_u64 *watch; /* claim keys whose intents local_consume refuses with -EAGAIN */
+    struct id128 *seeds;   /* names that local operations put: the view is asked about them */
     size_t nseeds, seeds_size;
 
     struct index_reader *reader; /* committed state, for the core thread */
@@ -212,16 +215,16 @@ struct node {
     size_t ngossip;
     uint64_t gossip_counter;
     bool gossip_due;
-    uint64_t gossip_us;   /* when peers were last told (mono) */
-    bool synced;          /* all connected peers were caught up with once since we started */
-    uint64_t judged_us;   /* when the state was first judged (mono) */
-    uint64_t alone_us;    /* since when no peer is connected (mono), 0: one is */
+    uint64_t gossip_us; /* when peers were last told (mono) */
+    bool synced;        /* all connected peers were caught up with once since we started */
+    uint64_t judged_us; /* when the state was first judged (mono) */
+    uint64_t alone_us;  /* since when no peer is connected (mono), 0: one is */
     uint64_t conflicts, conflicts_us; /* kept losers, as counted at that time */
 
     pthread_mutex_t status_lock; /* guards the rest */
     char *status_json, *status_text;
     char shown_state[16], shown_health[200];
-    struct peer_shown *peers_shown; /* as many as peers; NULL: nothing is shown yet */
+    struct peer_shown *peers_shown;      /* as many as peers; NULL: nothing is shown yet */
     struct gossip shown[GOSSIP_MAX + 1]; /* ourselves first */
     size_t nshown;
 };
@@ -265,7 +268,8 @@ void local_judge(void *node, struct intent *in);
 /* Make a content version of what was written. -EBUSY: being written, try later. force: although it
  * may be open. */
 FARM_MUSTUSE int seal_file(struct node *n, uint64_t lid, uint64_t at);
-/* The transaction came to nothing / was committed: what its seals took is given back / forgotten. */
+/* The transaction came to nothing / was committed: what its seals took is given back / forgotten.
+ */
 void seal_undo(struct node *n);
 void seal_done(struct node *n);
 /* Files kept open: seal what is idle or old. */
@@ -329,7 +333,15 @@ FARM_MUSTUSE int scan_tree(struct node *n);
 
 /* ---- session.c ---- */
 enum inmsg_type {
-    IN_HELLO, IN_WELCOME, IN_BATCH, IN_ACK, IN_WANT, IN_STATE, IN_DOWN, IN_BARRIER, IN_COMMAND,
+    IN_HELLO,
+    IN_WELCOME,
+    IN_BATCH,
+    IN_ACK,
+    IN_WANT,
+    IN_STATE,
+    IN_DOWN,
+    IN_BARRIER,
+    IN_COMMAND,
 };
 struct inmsg {
     struct qnode q;
@@ -339,9 +351,9 @@ struct inmsg {
 };
 /* A stream from the link process: takes fd. */
 FARM_MUSTUSE int session_start(struct node *n, const char *peer, int fd);
-void session_message(struct node *n, struct inmsg *m); /* takes m */
+void session_message(struct node *n, struct inmsg *m);              /* takes m */
 void session_applied(struct session *s, uint64_t pos, bool resent); /* one batch is in */
-void session_ack_all(struct node *n);                                /* after batches */
+void session_ack_all(struct node *n);                               /* after batches */
 void session_wake_all(struct node *n);
 void session_stop_all(struct node *n);
 struct sender *session_sender(struct session *s);
@@ -371,7 +383,7 @@ void gossip_own(struct node *n, struct gossip *out);
 /* ---- barrier.c ---- */
 void barrier_add(struct node *n, struct control_request *rq); /* takes rq */
 void barrier_check(struct node *n);                           /* after each round */
-void barrier_drop_all(struct node *n); /* after control_stop; frees */
+void barrier_drop_all(struct node *n);                        /* after control_stop; frees */
 
 /* ---- control_files.c ---- */
 extern const struct control_provider control_files; /* ctx is set to the node by the worker */

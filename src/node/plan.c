@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * Planning: what the view says differs from what the tree has; which effects make them equal. Places
- * and node rows are set as if the effects had been run; the transaction that holds them is committed
- * before they are. Parents are placed before children, things go away after others have come.
+ * Planning: what the view says differs from what the tree has; which effects make them equal.
+ * Places and node rows are set as if the effects had been run; the transaction that holds them is
+ * committed before they are. Parents are placed before children, things go away after others have
+ * come.
  */
 #include "node/node.h"
 
@@ -209,7 +210,8 @@ int plan_stage_special(struct plan *p, const struct content_rec *c, struct stage
 
 /* ---- placing ---- */
 
-/* Fill in where the thing comes from. -ENOENT: nothing to place yet (its content has not arrived). */
+/* Fill in where the thing comes from. -ENOENT: nothing to place yet (its content has not arrived).
+ */
 static int plan_source(struct plan *p, const struct view_change *c, const struct place *now,
                        struct effect *e)
 {
@@ -275,7 +277,8 @@ static int plan_gone(struct plan *p, const struct index_node *row)
     return rc ? rc : index_del_node(n->index, row->rid, row->type != NODE_DIR);
 }
 
-/* The one at the place we want goes away by being replaced, so that readers find one or the other. */
+/* The one at the place we want goes away by being replaced, so that readers find one or the other.
+ */
 static int plan_displace(struct plan *p, size_t at, struct effect *e)
 {
     struct node *n = p->node;
@@ -338,7 +341,8 @@ static int make_way(struct plan *p, const struct view_change *c, struct effect *
     struct content_rec there;
     size_t at;
 
-    int rc = n->records.who_is_at(n->records.ctx, c->to.parent, c->to.name, c->to.name_len, &occupant);
+    int rc =
+        n->records.who_is_at(n->records.ctx, c->to.parent, c->to.name, c->to.name_len, &occupant);
     if (rc == -ENOENT || (rc == 0 && id_eq(occupant, c->nid)))
         return 0;
     if (rc)
@@ -530,8 +534,8 @@ static int keep_row(struct plan *p, uint64_t key, const struct content_rec *c, c
     node_path(n, c->rid, (char *)k->path, sizeof k->path);
     k->path_len = (uint16_t)strlen((char *)k->path);
     int rc = index_put_kept(n->index, k);
-    events_note(n->events, "conflict", "%s: %s; the loser is kept as conflict %016llx", (char *)k->path,
-                why, (unsigned long long)key);
+    events_note(n->events, "conflict", "%s: %s; the loser is kept as conflict %016llx",
+                (char *)k->path, why, (unsigned long long)key);
     free(k);
     return rc;
 }
@@ -580,7 +584,8 @@ int plan_content(struct plan *p, struct staged *s, const struct index_node *old,
     }
     for (size_t i = 0; i < x->n && !rc; i++) {
         if (i > 0) { /* the other hard links: a link to the first, renamed over the old one */
-            struct effect link = {.op = EFFECT_LINK, .rid = s->rid, .handle = s->handle, .lid = s->lid};
+            struct effect link = {
+                .op = EFFECT_LINK, .rid = s->rid, .handle = s->handle, .lid = s->lid};
             char name[32];
             snprintf(name, sizeof name, "l%016llx", (unsigned long long)n->next_key++);
             link.from = e.to;
@@ -672,7 +677,8 @@ void node_path(struct node *n, struct id128 rid, char *out, size_t size)
     struct id128 chain[64];
     size_t depth = 0, used = 0;
 
-    snprintf(out, size, "(inode %llx.%llu)", (unsigned long long)rid.node, (unsigned long long)rid.n);
+    snprintf(out, size, "(inode %llx.%llu)", (unsigned long long)rid.node,
+             (unsigned long long)rid.n);
     if (!n->in_txn)
         return;
     struct plan p = {.node = n};

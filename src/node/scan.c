@@ -181,7 +181,8 @@ static int on_disk(struct node *n, struct id128 parent, const uint8_t *name, uin
 
     memcpy(text, name, len);
     text[len] = 0;
-    if (index_get_node(n->index, parent, &dir) || nodes_get_fd(n->nodes, dir.lid, NODES_PATH, &ref, &fd))
+    if (index_get_node(n->index, parent, &dir) ||
+        nodes_get_fd(n->nodes, dir.lid, NODES_PATH, &ref, &fd))
         return 0;
     int same = handle_of_name(fd, text, &there) == 0 && handle_eq(&there, h);
     nodes_put_fd(n->nodes, ref);
@@ -220,7 +221,8 @@ static int entry_known(struct dir *d, const char *name, const struct index_node 
         rc = replica_rename(&n->replica, node_wall(n), x.parent, x.name, x.len, d->rid,
                             (const uint8_t *)name, len, false);
     else
-        rc = replica_link(&n->replica, node_wall(n), 0, row->rid, d->rid, (const uint8_t *)name, len, &nid);
+        rc = replica_link(&n->replica, node_wall(n), 0, row->rid, d->rid, (const uint8_t *)name,
+                          len, &nid);
     if (!rc)
         rc = local_stat(n, row->lid, false, 0);
     d->changed = true;
@@ -331,7 +333,8 @@ static int progress(struct scan *s)
     if (node_mono(s->n) - s->told_us < PROGRESS_US)
         return 0;
     s->told_us = node_mono(s->n);
-    snprintf(text, sizeof text, "%" PRIu64 " names checked, %" PRIu64 " changed", s->seen, s->changes);
+    snprintf(text, sizeof text, "%" PRIu64 " names checked, %" PRIu64 " changed", s->seen,
+             s->changes);
     node_set_state(s->n, STATE_RECOVERING, text);
     log_info("comparing the folder with the index: %s", text);
     return 0;

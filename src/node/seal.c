@@ -177,9 +177,12 @@ static int put_attrs(struct node *n, int fd, const struct sealing *s, struct id1
     return rc;
 }
 
-static int seal_records(struct node *n, struct sealing *s, int fd, struct index_node *row, uint64_t at)
+static int seal_records(struct node *n, struct sealing *s, int fd, struct index_node *row,
+                        uint64_t at)
 {
-    struct content_rec old, c = {.rid = row->rid, .type = NODE_REG, .size = (uint64_t)s->st.st_size,
+    struct content_rec old, c = {.rid = row->rid,
+                                 .type = NODE_REG,
+                                 .size = (uint64_t)s->st.st_size,
                                  .mtime_ns = ns_of(s->st.st_mtim)};
     bool held = (row->flags & NODE_HELD) != 0;
 
@@ -262,9 +265,9 @@ int seal_file(struct node *n, uint64_t lid, uint64_t at)
 }
 
 /*
- * Files kept open. One that the others know is sealed every seal-after. A new one, which they have not
- * seen yet, may be a copy under way: it waits until it is closed, or nothing was written for seal-after,
- * or (a log that never pauses) SEAL_OLD_US have passed.
+ * Files kept open. One that the others know is sealed every seal-after. A new one, which they have
+ * not seen yet, may be a copy under way: it waits until it is closed, or nothing was written for
+ * seal-after, or (a log that never pauses) SEAL_OLD_US have passed.
  */
 void seal_timer(struct node *n)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * Sessions: one stream to one peer, two threads. The receiver's thread does the handshake and reads;
- * the sender's thread writes. The core thread decides.
+ * Sessions: one stream to one peer, two threads. The receiver's thread does the handshake and
+ * reads; the sender's thread writes. The core thread decides.
  *
  *   rx: HELLO ->  <- HELLO  --IN_HELLO--> core: which position do we want? --> rx: WELCOME ->
  *       <- WELCOME  --IN_WELCOME--> core: makes the sender, starts tx --> rx: receiver_run
@@ -40,7 +40,7 @@ struct session {
     bool welcomed, ready, closed;
     unsigned pending; /* batches handed over and not applied */
 
-    int code;         /* why it ended */
+    int code; /* why it ended */
     char text[400];
 };
 
@@ -223,7 +223,8 @@ static int check_hello(struct session *s)
     char text[400];
 
     if (s->hello.protocol != PROTOCOL_VERSION) {
-        snprintf(text, sizeof text, "protocol version %u here, %u there: install the same release on both",
+        snprintf(text, sizeof text,
+                 "protocol version %u here, %u there: install the same release on both",
                  PROTOCOL_VERSION, s->hello.protocol);
         return refuse(s, FARM_EVERSION, text);
     }
@@ -238,7 +239,8 @@ static int check_hello(struct session *s)
         return refuse(s, FARM_EIDENT, text);
     }
     if (s->hello.node == s->self)
-        return refuse(s, FARM_EIDENT, "both nodes have the same node id: one was cloned with its state");
+        return refuse(s, FARM_EIDENT,
+                      "both nodes have the same node id: one was cloned with its state");
     return 0;
 }
 
@@ -255,8 +257,11 @@ static int wait_for(struct session *s, const bool *flag)
 static int handshake(struct session *s)
 {
     const struct config *c = s->node->config;
-    struct msg_hello mine = {.protocol = PROTOCOL_VERSION, .folder_id = c->folder_id, .node = s->self,
-                             .epoch = s->epoch, .wall_us = node_wall(s->node)};
+    struct msg_hello mine = {.protocol = PROTOCOL_VERSION,
+                             .folder_id = c->folder_id,
+                             .node = s->self,
+                             .epoch = s->epoch,
+                             .wall_us = node_wall(s->node)};
     struct buf b;
     void *p = NULL;
     uint32_t len;
@@ -301,9 +306,15 @@ static void *rx_main(void *arg)
 
     s->code = handshake(s);
     if (s->code == 0) {
-        struct receiver_env env = {.index = n->index, .nodes = n->nodes, .dirty = n->dirty,
-                                   .staging = n->staging, .session = s, .on_batch = on_batch,
-                                   .on_ack = on_ack, .on_want = on_want, .on_state = on_state,
+        struct receiver_env env = {.index = n->index,
+                                   .nodes = n->nodes,
+                                   .dirty = n->dirty,
+                                   .staging = n->staging,
+                                   .session = s,
+                                   .on_batch = on_batch,
+                                   .on_ack = on_ack,
+                                   .on_want = on_want,
+                                   .on_state = on_state,
                                    .drain = drain};
         s->code = receiver_run(s->fd, &env);
     }
@@ -381,8 +392,9 @@ static void check_clock(struct session *s)
 
     snprintf(name, sizeof name, "clock-%s", session_name(s));
     if (ahead > CLOCK_TOLERANCE_US || ahead < -CLOCK_TOLERANCE_US)
-        events_raise(n->events, name, "the clock of %s is %lld s %s ours: set both by NTP", session_name(s),
-                     (long long)((ahead < 0 ? -ahead : ahead) / 1000000), ahead < 0 ? "behind" : "ahead of");
+        events_raise(n->events, name, "the clock of %s is %lld s %s ours: set both by NTP",
+                     session_name(s), (long long)((ahead < 0 ? -ahead : ahead) / 1000000),
+                     ahead < 0 ? "behind" : "ahead of");
     else
         events_clear(n->events, name, "the clock of %s agrees with ours", session_name(s));
 }
@@ -421,8 +433,8 @@ static int on_hello(struct session *s)
     return 0;
 }
 
-/* A peer knows more of us than we do: our state is an old copy (a snapshot was restored). What we write
- * from now on must not be taken for what they have: we become someone else. */
+/* A peer knows more of us than we do: our state is an old copy (a snapshot was restored). What we
+ * write from now on must not be taken for what they have: we become someone else. */
 static int reincarnate(struct node *n)
 {
     int rc = txn_begin(n);
@@ -432,8 +444,10 @@ static int reincarnate(struct node *n)
     n->replica.node |= 1;
     n->replica.next_seq = 1;
     n->replica.next_id = 2;
-    events_note(n->events, "identity", "this node's state is older than what its peers know of it (a snapshot?): it goes on under a new node id %016llx",
-                (unsigned long long)n->replica.node);
+    events_note(
+        n->events, "identity",
+        "this node's state is older than what its peers know of it (a snapshot?): it goes on under a new node id %016llx",
+        (unsigned long long)n->replica.node);
     rc = txn_commit(n);
     for (size_t i = 0; i < n->npeers; i++)
         if (n->peers[i].session)
@@ -530,7 +544,8 @@ static void ack_now(void *arg)
     free(a);
 }
 
-/* Acknowledged when the kernel has been told, so that whoever waits for it sees what was applied. */
+/* Acknowledged when the kernel has been told, so that whoever waits for it sees what was applied.
+ */
 void session_ack_all(struct node *n)
 {
     for (size_t i = 0; i < n->npeers; i++) {
@@ -570,8 +585,8 @@ static int batch_in(struct node *n, struct session *s, struct batch *b)
     if (rc == 0)
         events_clear(n->events, "apply", "changes of peers are applied again");
     else
-        events_raise(n->events, "apply", "changes of %s cannot be applied: %s; tried again", session_name(s),
-                     err_text(rc));
+        events_raise(n->events, "apply", "changes of %s cannot be applied: %s; tried again",
+                     session_name(s), err_text(rc));
     batch_free(b, n->staging);
     return rc;
 }
@@ -590,7 +605,10 @@ void session_message(struct node *n, struct inmsg *m)
         else
             batch_free(m->p, n->staging);
         break;
-    case IN_ACK: on_acked(s, m->p); free(m->p); break;
+    case IN_ACK:
+        on_acked(s, m->p);
+        free(m->p);
+        break;
     case IN_STATE: gossip_heard(n, s, m->p); break;
     case IN_DOWN: on_down(s); break;
     default: break;

@@ -340,7 +340,8 @@ static struct judged judge(struct node *n)
     if (n->alone_us && now - n->alone_us >= ALONE_US)
         return judged(STATE_ISOLATED, "no peer is connected; serving what is here");
     if (lags)
-        return judged(STATE_LAGGING, "changes made on %s have not arrived here yet", lags->config->name);
+        return judged(STATE_LAGGING, "changes made on %s have not arrived here yet",
+                      lags->config->name);
     return judged(STATE_READY, "%s", "");
 }
 

@@ -104,9 +104,12 @@ static int first_meta(struct node *n)
 
 static void replica_from_meta(struct node *n)
 {
-    n->replica = (struct replica){.r = &n->records, .node = n->meta.node,
-                                  .next_seq = n->meta.next_seq, .next_id = n->meta.next_id,
-                                  .clock.last = n->meta.hlc, .know = n->meta.know};
+    n->replica = (struct replica){.r = &n->records,
+                                  .node = n->meta.node,
+                                  .next_seq = n->meta.next_seq,
+                                  .next_id = n->meta.next_id,
+                                  .clock.last = n->meta.hlc,
+                                  .know = n->meta.know};
 }
 
 static int load_meta(struct node *n, bool fresh)
@@ -150,7 +153,8 @@ static int open_intents(struct node *n)
 {
     int rc = intent_open(n->config->state, INTENTS_SIZE, false, &n->intents);
     if (rc == FARM_ECORRUPT || rc == FARM_EVERSION) {
-        log_error_code(rc, "the intent log is set aside; the tree is compared with the index instead");
+        log_error_code(rc,
+                       "the intent log is set aside; the tree is compared with the index instead");
         rc = intent_open(n->config->state, INTENTS_SIZE, true, &n->intents);
     }
     return rc;
@@ -268,10 +272,16 @@ static int watch(struct node *n, int fd, int what)
 
 static int serve(struct node *n)
 {
-    struct mount_env env = {.rootfd = n->args->rootfd, .fuse_fd = n->args->fuse_fd,
-                            .fanotify_fd = n->args->fanotify_fd, .shared = n->args->shared,
-                            .nodes = n->nodes, .intents = n->intents, .claims = n->claims,
-                            .dirty = n->dirty, .staging = n->staging, .hide = n->args->hide};
+    struct mount_env env = {.rootfd = n->args->rootfd,
+                            .fuse_fd = n->args->fuse_fd,
+                            .fanotify_fd = n->args->fanotify_fd,
+                            .shared = n->args->shared,
+                            .nodes = n->nodes,
+                            .intents = n->intents,
+                            .claims = n->claims,
+                            .dirty = n->dirty,
+                            .staging = n->staging,
+                            .hide = n->args->hide};
 
     int rc = mount_start(&env, &n->mount);
     if (rc)
@@ -335,7 +345,8 @@ static void super_message(struct node *n)
         close(fd);
 }
 
-/* The index could not be written: nothing is forgotten (intents and peers keep it), it is tried again. */
+/* The index could not be written: nothing is forgotten (intents and peers keep it), it is tried
+ * again. */
 static void local_round(struct node *n)
 {
     uint64_t now = node_mono(n);
@@ -348,7 +359,8 @@ static void local_round(struct node *n)
     if (intent_tail(n->intents) >= intent_head(n->intents) && !seals && n->nseeds == 0)
         return;
     int rc = apply_local(n);
-    /* Under load transactions grow instead of following each other: half the time is left to others. */
+    /* Under load transactions grow instead of following each other: half the time is left to
+     * others. */
     uint64_t took = node_mono(n) - now;
     n->commit_next_us = now + took + (took < COMMIT_GAP_MAX_US ? took : COMMIT_GAP_MAX_US);
     if (rc == 0) {
@@ -357,8 +369,8 @@ static void local_round(struct node *n)
         return;
     }
     n->stalled_until_us = now + 250000;
-    events_raise(n->events, "index", "the index cannot be written: %s; changes wait in the intent log",
-                 err_text(rc));
+    events_raise(n->events, "index",
+                 "the index cannot be written: %s; changes wait in the intent log", err_text(rc));
 }
 
 static void inbox_round(struct node *n)

@@ -10,24 +10,24 @@
  * to the supervisor's code but with its exit code. */
 struct worker_args {
     const struct config *config;
-    int rootfd;       /* backing directory, O_RDONLY|O_DIRECTORY, opened before the mount */
-    int state_fd;     /* state directory, locked by the supervisor */
-    int fuse_fd;      /* main mount, mounted over config->dir */
+    int rootfd;          /* backing directory, O_RDONLY|O_DIRECTORY, opened before the mount */
+    int state_fd;        /* state directory, locked by the supervisor */
+    int fuse_fd;         /* main mount, mounted over config->dir */
     int control_fuse_fd; /* opened; mounted by the supervisor when it gets WORKER_SERVING */
-    int fanotify_fd;  /* group; the supervisor adds the mark when it gets WORKER_SERVING */
-    int super_fd;     /* SOCK_SEQPACKET to the supervisor: struct super_msg, both ways */
+    int fanotify_fd;     /* group; the supervisor adds the mark when it gets WORKER_SERVING */
+    int super_fd;        /* SOCK_SEQPACKET to the supervisor: struct super_msg, both ways */
     struct mount_shared *shared;
-    struct staging *staging;  /* opened by the supervisor before the mount */
-    const char *hide;         /* see mount_env */
-    bool restarted;           /* a former worker of this mount died */
+    struct staging *staging; /* opened by the supervisor before the mount */
+    const char *hide;        /* see mount_env */
+    bool restarted;          /* a former worker of this mount died */
 };
 
 enum super_type {
-    WORKER_SERVING = 1,  /* worker -> supervisor: requests on the main mount are being served */
-    SUPER_CONTROL = 2,   /* supervisor -> worker: .farm is mounted */
-    SUPER_LINK = 3,      /* supervisor -> worker: a (new) link process; its control socket comes along */
-    SUPER_STOP = 4,      /* supervisor -> worker: seal, sync, mark clean, exit 0 */
-    WORKER_FAILED = 5,   /* worker -> supervisor: do not restart me; text says why */
+    WORKER_SERVING = 1, /* worker -> supervisor: requests on the main mount are being served */
+    SUPER_CONTROL = 2,  /* supervisor -> worker: .farm is mounted */
+    SUPER_LINK = 3, /* supervisor -> worker: a (new) link process; its control socket comes along */
+    SUPER_STOP = 4, /* supervisor -> worker: seal, sync, mark clean, exit 0 */
+    WORKER_FAILED = 5, /* worker -> supervisor: do not restart me; text says why */
 };
 
 struct super_msg {

@@ -11,8 +11,8 @@
 /* Which xattrs travel: user.*, system.posix_acl_access, system.posix_acl_default. */
 bool attrs_xattr_replicated(const char *name);
 /* Fill an attr record's mode, uid, gid, owner names and xattrs from the inode behind the descriptor
- * (O_PATH allowed: /proc/self/fd is used) and its stat. Xattrs are encoded into `x`, which must live as
- * long as the record is used. mtime fields are left alone. */
+ * (O_PATH allowed: /proc/self/fd is used) and its stat. Xattrs are encoded into `x`, which must
+ * live as long as the record is used. mtime fields are left alone. */
 FARM_MUSTUSE int attrs_read(int fd, const struct stat *st, struct buf *x, struct attr_rec *a);
 /* Are two equal in everything that replicates (not head, not mtime)? */
 bool attrs_same(const struct attr_rec *a, const struct attr_rec *b);

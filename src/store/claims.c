@@ -13,8 +13,8 @@
 #include <stdlib.h>
 #include <xxhash.h>
 
-/* The core thread claims all names of a batch at once, some 16,000 at the most (two for each of 8,192
- * records): 16 in a bucket on average, so that a full bucket is out of the question. */
+/* The core thread claims all names of a batch at once, some 16,000 at the most (two for each of
+ * 8,192 records): 16 in a bucket on average, so that a full bucket is out of the question. */
 #define BUCKET_BITS 10
 #define BUCKETS (1u << BUCKET_BITS)
 #define SLOTS 64u

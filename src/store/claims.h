@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
  * Claims: who is changing a name just now. A FUSE thread claims the names of a mutation while it
- * changes the backing tree and completes the intent; the core thread claims a name while it installs
- * what a peer changed there. Neither then finds the other half-way. A claim is a table entry, not a
- * lock held across the system call; only those who want the same name wait.
- * Lock order: both names of a rename are claimed in one call, in key order.
+ * changes the backing tree and completes the intent; the core thread claims a name while it
+ * installs what a peer changed there. Neither then finds the other half-way. A claim is a table
+ * entry, not a lock held across the system call; only those who want the same name wait. Lock
+ * order: both names of a rename are claimed in one call, in key order.
  */
 #ifndef STORE_CLAIMS_H
 #define STORE_CLAIMS_H

@@ -33,12 +33,13 @@ bool dirty_since(struct dirty *d, uint64_t lid, uint64_t gen);
 void dirty_back(struct dirty *d, uint64_t lid, const struct range *r, uint32_t n, bool whole);
 /* Anything unsealed or being written? */
 bool dirty_is(struct dirty *d, uint64_t lid);
-/* Was anything in [off, off + len) written since the last dirty_take, or is any write to the file in
- * flight? len UINT64_MAX: to the end of all files. Data read before a "no" is as of that take. */
+/* Was anything in [off, off + len) written since the last dirty_take, or is any write to the file
+ * in flight? len UINT64_MAX: to the end of all files. Data read before a "no" is as of that take.
+ */
 bool dirty_overlaps(struct dirty *d, uint64_t lid, uint64_t off, uint64_t len);
 void dirty_drop(struct dirty *d, uint64_t lid);
-/* Lids with unsealed writes, the latest of which is at least idle_us ago (0: all) or the first at least
- * old_us; at most max. */
+/* Lids with unsealed writes, the latest of which is at least idle_us ago (0: all) or the first at
+ * least old_us; at most max. */
 size_t dirty_list(struct dirty *d, uint64_t now_mono_us, uint64_t idle_us, uint64_t old_us,
                   uint64_t *lids, size_t max);
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* A backing inode's file handle (name_to_handle_at): stable for the inode's life, never equal for two
- * inodes. With it the worker finds a file again after a restart, whatever its name is by then. */
+/* A backing inode's file handle (name_to_handle_at): stable for the inode's life, never equal for
+ * two inodes. With it the worker finds a file again after a restart, whatever its name is by then.
+ */
 #ifndef STORE_HANDLE_H
 #define STORE_HANDLE_H
 

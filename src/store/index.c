@@ -22,8 +22,7 @@ static const char *const table_names[T_COUNT] = {
     [T_SLOT] = "slot",         [T_HIDDEN] = "hidden",     [T_CUTS] = "cuts",
     [T_NODES] = "nodes",       [T_LIDS] = "lids",         [T_HANDLES] = "handles",
     [T_LEAVES] = "leaves",     [T_JOURNAL] = "journal",   [T_PEERS] = "peers",
-    [T_KEPT] = "kept",
-    [T_TODO] = "todo",         [T_PENDING] = "pending",
+    [T_KEPT] = "kept",         [T_TODO] = "todo",         [T_PENDING] = "pending",
 };
 
 int index_code(int rc)

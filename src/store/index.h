@@ -23,18 +23,18 @@ struct index_reader;
 /* What the node knows of itself; one row, written in the same transaction as what it describes. */
 struct index_meta {
     uint64_t folder_id;
-    uint64_t node;      /* this incarnation */
-    uint64_t epoch;     /* of the log: random, new whenever the index is made anew */
-    uint64_t next_seq;  /* as in struct replica */
+    uint64_t node;     /* this incarnation */
+    uint64_t epoch;    /* of the log: random, new whenever the index is made anew */
+    uint64_t next_seq; /* as in struct replica */
     uint64_t next_id;
-    uint64_t next_lid;  /* lids below are used up (handed out in blocks) */
+    uint64_t next_lid; /* lids below are used up (handed out in blocks) */
     uint64_t hlc;
-    uint64_t log_head;  /* position of the next log entry, from 1 */
-    uint64_t conn;      /* identifies the FUSE mount the last worker served (0 none) */
-    uint64_t intents;   /* every intent before this sequence number has been turned into records */
+    uint64_t log_head; /* position of the next log entry, from 1 */
+    uint64_t conn;     /* identifies the FUSE mount the last worker served (0 none) */
+    uint64_t intents;  /* every intent before this sequence number has been turned into records */
     uint8_t boot_id[16];
-    uint8_t clean;      /* 1: stopped cleanly, nothing changed behind our back since */
-    uint8_t scanned;    /* 1: the first scan of the folder has been done */
+    uint8_t clean;   /* 1: stopped cleanly, nothing changed behind our back since */
+    uint8_t scanned; /* 1: the first scan of the folder has been done */
     struct vvec know;
 };
 
@@ -42,17 +42,17 @@ struct index_meta {
 struct index_node {
     struct id128 rid;
     uint64_t lid;
-    uint8_t type; /* enum node_type */
+    uint8_t type;  /* enum node_type */
     uint8_t flags; /* NODE_HELD ... */
     struct handle handle;
-    uint64_t size;     /* as sealed: what a rescan compares */
-    int64_t mtime_ns;  /* as sealed */
-    int64_t ctime_ns;  /* as of the last time records and file were known to agree */
+    uint64_t size;    /* as sealed: what a rescan compares */
+    int64_t mtime_ns; /* as sealed */
+    int64_t ctime_ns; /* as of the last time records and file were known to agree */
 };
 enum {
-    NODE_HELD = 1,    /* new regular file, not announced: its names are not in the log yet */
-    NODE_DIRTY = 2,   /* its file has writes that are not sealed */
-    NODE_NODATA = 4,  /* the record is ahead of the file: the content has not arrived */
+    NODE_HELD = 1,   /* new regular file, not announced: its names are not in the log yet */
+    NODE_DIRTY = 2,  /* its file has writes that are not sealed */
+    NODE_NODATA = 4, /* the record is ahead of the file: the content has not arrived */
 };
 
 /* `dir` is the state directory; the files are index.mdb and index.mdb-lock in it. Creates them when
@@ -72,8 +72,9 @@ FARM_MUSTUSE int index_get_meta(struct index *ix, struct index_meta *m);
 FARM_MUSTUSE int index_put_meta(struct index *ix, const struct index_meta *m);
 
 /* struct records over the current write transaction. put_* move the log entry and raise log_head.
- * Records of an inode that is NODE_HELD, and its names, are put without a log entry: to announce it, clear the flag in the
- * node row and put the name again. A name that was announced once always has its entry. */
+ * Records of an inode that is NODE_HELD, and its names, are put without a log entry: to announce
+ * it, clear the flag in the node row and put the name again. A name that was announced once always
+ * has its entry. */
 void index_records(struct index *ix, struct records *out);
 /* Called with the id of every name that is put (whoever has to ask the view about it). */
 void index_watch_names(struct index *ix, void (*f)(void *arg, struct id128 nid), void *arg);
@@ -129,8 +130,9 @@ FARM_MUSTUSE int index_put_leaves(struct index *ix, struct id128 rid, const uint
 
 /*
  * The journal: for a content version the ranges in which it differs from its base. At most
- * JOURNAL_VERSIONS per inode and JOURNAL_RANGES per version are kept (older ones are dropped, ranges
- * are merged; they may be given in any order); a peer with an older version gets the whole file.
+ * JOURNAL_VERSIONS per inode and JOURNAL_RANGES per version are kept (older ones are dropped,
+ * ranges are merged; they may be given in any order); a peer with an older version gets the whole
+ * file.
  */
 #define JOURNAL_VERSIONS 16u
 #define JOURNAL_RANGES 256u
@@ -191,13 +193,13 @@ FARM_MUSTUSE int index_reader_leaves(struct index_reader *r, struct id128 rid,
  * -ENOENT at the end of the log. */
 FARM_MUSTUSE int index_reader_log(struct index_reader *r, uint64_t pos, uint64_t *at,
                                   struct record *rec, uint64_t *source);
-/* Union of the ranges changed between two versions of an inode's content, merged and sorted, at most
- * max of them; -ENOENT when the journal does not reach back to `from`. */
+/* Union of the ranges changed between two versions of an inode's content, merged and sorted, at
+ * most max of them; -ENOENT when the journal does not reach back to `from`. */
 FARM_MUSTUSE int index_reader_journal(struct index_reader *r, struct id128 rid, struct stamp from,
                                       struct stamp to, struct range *out, uint32_t max,
                                       uint32_t *n);
-/* Entries, and bytes of content, in the log from pos on: the backlog. Bounded: counts at most `limit`
- * entries. */
+/* Entries, and bytes of content, in the log from pos on: the backlog. Bounded: counts at most
+ * `limit` entries. */
 FARM_MUSTUSE int index_reader_backlog(struct index_reader *r, uint64_t pos, uint64_t limit,
                                       uint64_t *entries, uint64_t *bytes);
 

@@ -74,7 +74,7 @@ struct index {
     MDB_dbi dbi[T_COUNT];
     uint64_t log_head;
     uint64_t log_head_before; /* when the transaction began: what an abort goes back to */
-    int failed;     /* a write of this transaction did not succeed: it can't be committed */
+    int failed; /* a write of this transaction did not succeed: it can't be committed */
     void (*name_put)(void *arg, struct id128 nid); /* NULL: nobody asks */
     void *name_put_arg;
     struct buf row; /* where the writer encodes */

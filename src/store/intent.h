@@ -8,14 +8,14 @@
  * been carried out but not answered (intent_find).
  *
  * The file: a page with the head (format, ring size, salt; positions of the oldest entry and of the
- * end), then the ring. Entries are 64-byte aligned, in the machine's byte order, never across the end
- * of the ring (a pad fills it):
- *   u32 magic | u32 total length | u64 seq | u32 state | u32 check | u32 done_check | u32 zero |
- *   fixed part as completed | fixed part as begun | name1 | name2
+ * end), then the ring. Entries are 64-byte aligned, in the machine's byte order, never across the
+ * end of the ring (a pad fills it): u32 magic | u32 total length | u64 seq | u32 state | u32 check
+ * | u32 done_check | u32 zero | fixed part as completed | fixed part as begun | name1 | name2
  * Checks are XXH3 low halves, seeded with salt, position, seq and length. Completing never touches
  * what begin wrote: an entry torn by a kill while it was completed is still open.
- * Threads: any number append/complete; one consumes. Full: append waits for the consumer, so neither
- * the consumer nor a thread that has an intent open may append while the ring could be full.
+ * Threads: any number append/complete; one consumes. Full: append waits for the consumer, so
+ * neither the consumer nor a thread that has an intent open may append while the ring could be
+ * full.
  */
 #ifndef STORE_INTENT_H
 #define STORE_INTENT_H
@@ -29,7 +29,8 @@ struct intent_log;
 
 enum intent_op {
     INTENT_NONE = 0,
-    INTENT_CREATE = 1,  /* regular file, fifo, device, symlink, directory: parent, name1, lid, handle */
+    INTENT_CREATE =
+        1, /* regular file, fifo, device, symlink, directory: parent, name1, lid, handle */
     INTENT_LINK = 2,    /* parent, name1, lid */
     INTENT_UNLINK = 3,  /* parent, name1, lid of what was there; flag ORPHAN: kept as an orphan */
     INTENT_RMDIR = 4,   /* parent, name1, lid */
@@ -42,18 +43,18 @@ enum intent_op {
     INTENT_WAKE = 11,   /* nothing: wakes the consumer */
 };
 enum {
-    INTENT_F_ORPHAN = 1,     /* lid kept as an orphan */
-    INTENT_F_ORPHAN2 = 2,    /* lid2 (replaced by a rename) kept as an orphan */
-    INTENT_F_EXCHANGE = 4,   /* RENAME_EXCHANGE */
-    INTENT_F_TRUNC = 8,      /* DIRTY: the size changed */
-    INTENT_F_EXPLICIT = 16,  /* ATTR: times were set by the caller */
-    INTENT_F_UNLOGGED = 32,  /* name1 is excluded from replication (not used yet: 0) */
+    INTENT_F_ORPHAN = 1,    /* lid kept as an orphan */
+    INTENT_F_ORPHAN2 = 2,   /* lid2 (replaced by a rename) kept as an orphan */
+    INTENT_F_EXCHANGE = 4,  /* RENAME_EXCHANGE */
+    INTENT_F_TRUNC = 8,     /* DIRTY: the size changed */
+    INTENT_F_EXPLICIT = 16, /* ATTR: times were set by the caller */
+    INTENT_F_UNLOGGED = 32, /* name1 is excluded from replication (not used yet: 0) */
 };
 
 struct intent {
     uint16_t op;
     uint16_t flags;
-    int32_t result; /* set by complete: 0 or -errno; what the caller was or will be told */
+    int32_t result;  /* set by complete: 0 or -errno; what the caller was or will be told */
     uint64_t unique; /* FUSE request number without the resend bit; 0: not a request */
     uint64_t conn;   /* which mount the request number belongs to */
     uint64_t wall_us;
@@ -65,18 +66,18 @@ struct intent {
     uint8_t name1[255], name2[255];
 };
 
-/* Opens or creates `dir`/intents of `size` bytes (64 KiB .. 1 GiB, rounded up; an existing one keeps
- * its size; fully allocated, so that a full disk is found here and not by SIGBUS). FARM_EVERSION,
- * FARM_ECORRUPT (the caller makes a new one and rescans), -errno. */
+/* Opens or creates `dir`/intents of `size` bytes (64 KiB .. 1 GiB, rounded up; an existing one
+ * keeps its size; fully allocated, so that a full disk is found here and not by SIGBUS).
+ * FARM_EVERSION, FARM_ECORRUPT (the caller makes a new one and rescans), -errno. */
 FARM_MUSTUSE int intent_open(const char *dir, size_t size, bool create_anew,
                              struct intent_log **out);
 void intent_close(struct intent_log *l);
 
-/* Append in state open (`begun`); *ref identifies it for intent_complete. Waits while the ring is full;
- * FARM_ECLOSED after intent_stop. */
+/* Append in state open (`begun`); *ref identifies it for intent_complete. Waits while the ring is
+ * full; FARM_ECLOSED after intent_stop. */
 FARM_MUSTUSE int intent_begin(struct intent_log *l, const struct intent *in, uint64_t *ref);
-/* Completes it: result, lids, handle, flags may have been filled in since begin (names stay as begun).
- * A result < 0 makes it void. Wakes the consumer. */
+/* Completes it: result, lids, handle, flags may have been filled in since begin (names stay as
+ * begun). A result < 0 makes it void. Wakes the consumer. */
 void intent_complete(struct intent_log *l, uint64_t ref, const struct intent *in);
 /* Both at once, for what needs no "before": ATTR, CLOSE, FOUND, FORGET. */
 FARM_MUSTUSE int intent_add(struct intent_log *l, const struct intent *in);
@@ -84,8 +85,8 @@ FARM_MUSTUSE int intent_add(struct intent_log *l, const struct intent *in);
 /* The consumer: the next completed entry in order (void ones are skipped). -EAGAIN: the oldest is
  * still open or there is none; the eventfd has been cleared and will tell. FARM_ECORRUPT. */
 FARM_MUSTUSE int intent_next(struct intent_log *l, struct intent *out, uint64_t *seq);
-/* Everything up to and including seq is in the index: its room may be used again (but stays readable
- * for intent_find until overwritten). */
+/* Everything up to and including seq is in the index: its room may be used again (but stays
+ * readable for intent_find until overwritten). */
 void intent_consumed(struct intent_log *l, uint64_t seq);
 /* The consumer: what was handed out and not said to be consumed is handed out again by the next
  * intent_next (its transaction was dropped). The eventfd does not tell of these. */
@@ -105,8 +106,8 @@ uint64_t intent_tail(const struct intent_log *l);
  * about the same entry if the process dies meanwhile. */
 typedef void (*intent_judge)(void *arg, struct intent *in);
 FARM_MUSTUSE int intent_recover(struct intent_log *l, uint64_t consumed, intent_judge f, void *arg);
-/* A request number seen before on this mount: its completed entry. -ENOENT. Looks at everything still
- * in the ring; meant for resent requests only. */
+/* A request number seen before on this mount: its completed entry. -ENOENT. Looks at everything
+ * still in the ring; meant for resent requests only. */
 FARM_MUSTUSE int intent_find(struct intent_log *l, uint64_t conn, uint64_t unique,
                              struct intent *out);
 void intent_stop(struct intent_log *l);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * The staging area: a directory on the folder's own file system, mode 0700, never visible through the
- * mount. Sub-directories: in/ (files being assembled), orphans/<lid> (unlinked, still referred to by
- * the kernel), hidden/<nid> (names that lost their place), conflicts/<key> (content that lost),
- * old/ (replaced, about to be deleted).
- * Core thread and receivers; each file has one owner at a time.
+ * The staging area: a directory on the folder's own file system, mode 0700, never visible through
+ * the mount. Sub-directories: in/ (files being assembled), orphans/<lid> (unlinked, still referred
+ * to by the kernel), hidden/<nid> (names that lost their place), conflicts/<key> (content that
+ * lost), old/ (replaced, about to be deleted). Core thread and receivers; each file has one owner
+ * at a time.
  */
 #ifndef STORE_STAGING_H
 #define STORE_STAGING_H
@@ -18,9 +18,10 @@ struct staging {
 };
 
 /* A sibling of the folder `.farmfs.<basename>` where that is on the same file system, else
- * `.farmfs` inside it (then the mount must hide it: *inside = true). `configured` wins when not NULL.
- * Checks that the file system can do what we need and says what it lacks in `why` (256 bytes):
- * file handles, user xattrs, rename between area and folder, RENAME_EXCHANGE, O_TMPFILE is optional. */
+ * `.farmfs` inside it (then the mount must hide it: *inside = true). `configured` wins when not
+ * NULL. Checks that the file system can do what we need and says what it lacks in `why` (256
+ * bytes): file handles, user xattrs, rename between area and folder, RENAME_EXCHANGE, O_TMPFILE is
+ * optional. */
 FARM_MUSTUSE int staging_open(const char *dir, int rootfd, const char *configured,
                               struct staging *out, bool *inside, char *why);
 void staging_close(struct staging *s);
@@ -29,7 +30,8 @@ FARM_MUSTUSE int staging_clean(struct staging *s, bool orphans_too);
 
 /* A new regular file in in/, mode 0600, named by a number. name has room for 32 bytes. */
 FARM_MUSTUSE int staging_create(struct staging *s, char *name, int *fd);
-/* The same, filled with a copy of `from` (reflink where possible, else copy_file_range, holes kept). */
+/* The same, filled with a copy of `from` (reflink where possible, else copy_file_range, holes
+ * kept). */
 FARM_MUSTUSE int staging_clone(struct staging *s, int from, uint64_t size, char *name, int *fd);
 void staging_discard(struct staging *s, const char *name);
 /* Name of an orphan / hidden file. out has room for 40 bytes. */
