@@ -187,8 +187,8 @@ static int rotate(struct events *e)
 }
 
 /* Control characters of names and of peers' texts must not make lines of their own. */
-static size_t make_line(char line[LINE_SIZE], const char *kind, const char *name, const char *fmt,
-                        va_list ap)
+__attribute__((format(printf, 4, 0))) static size_t
+make_line(char line[LINE_SIZE], const char *kind, const char *name, const char *fmt, va_list ap)
 {
     struct timespec now;
     struct tm tm;
@@ -228,7 +228,8 @@ static void append(struct events *e, const char *line, size_t len)
     log_warn_code(rc, "an event cannot be written");
 }
 
-static void put(struct events *e, const char *kind, const char *name, const char *fmt, va_list ap)
+__attribute__((format(printf, 4, 0))) static void put(struct events *e, const char *kind,
+                                                      const char *name, const char *fmt, va_list ap)
 {
     char line[LINE_SIZE];
 

@@ -50,7 +50,7 @@ struct index_node {
     int64_t ctime_ns; /* as of the last time records and file were known to agree */
 };
 enum {
-    NODE_HELD = 1,   /* new regular file, not announced: its names are not in the log yet */
+    NODE_HELD = 1,   /* new regular file, not announced: its records are not in the log yet */
     NODE_DIRTY = 2,  /* its file has writes that are not sealed */
     NODE_NODATA = 4, /* the record is ahead of the file: the content has not arrived */
 };
@@ -72,9 +72,9 @@ FARM_MUSTUSE int index_get_meta(struct index *ix, struct index_meta *m);
 FARM_MUSTUSE int index_put_meta(struct index *ix, const struct index_meta *m);
 
 /* struct records over the current write transaction. put_* move the log entry and raise log_head.
- * Records of an inode that is NODE_HELD, and its names, are put without a log entry: to announce
- * it, clear the flag in the node row and put the name again. A name that was announced once always
- * has its entry. */
+ * The records of an inode that is NODE_HELD (names, content, attributes) are put without a log
+ * entry: to announce it, clear the flag in the node row and put them again. A record that was
+ * announced once always has its entry. */
 void index_records(struct index *ix, struct records *out);
 /* Called with the id of every name that is put (whoever has to ask the view about it). */
 void index_watch_names(struct index *ix, void (*f)(void *arg, struct id128 nid), void *arg);
@@ -104,7 +104,7 @@ FARM_MUSTUSE int index_del_orphan(struct index *ix, uint64_t lid);
 /* Inodes with something left to do, kept over a restart: flags of each. */
 enum {
     TODO_DIRTY = 1, /* has writes that are not sealed */
-    TODO_HELD = 4,  /* not announced: names and content are not in the log */
+    TODO_HELD = 4,  /* not announced: its records are not in the log */
     TODO_DATA = 2,  /* its record is ahead of the file: the content has not arrived */
 };
 FARM_MUSTUSE int index_set_todo(struct index *ix, struct id128 rid, uint8_t flags, bool on);

@@ -7,10 +7,13 @@
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
+#define SLOTS 64u    /* of a bucket */
+#define BATCH 16384u /* names that the core thread may claim at once */
 #define THREADS 8u
 #define ROUNDS 20000u
 #define NAMES 6u
@@ -31,13 +34,29 @@ static void keys_and_tries(void **state)
     claims_drop(c, a, b);
     assert_true(claims_try(c, a, a)); /* two equal keys are one */
     claims_drop(c, a, a);
-    for (uint64_t n = 0; n < 14; n++) /* one bucket, full */
+    for (uint64_t n = 0; n < SLOTS; n++) /* one bucket, full */
         assert_true(claims_try(c, 100 + n, 0));
     assert_false(claims_try(c, 200, 0));
     assert_false(claims_try(c, 201, 200));
     claims_drop(c, 105, 0);
     assert_false(claims_try(c, 201, 200)); /* room for one only */
     assert_true(claims_try(c, 201, 0));
+    assert_false(claims_try(c, 200, 0));
+    assert_true(claims_try(c, UINT64_MAX, 0)); /* another bucket has room */
+    claims_free(c);
+}
+
+/* One thread claims all of them without waiting: no bucket may be full. */
+static void a_batch_has_room(void **state)
+{
+    (void)state;
+    struct claims *c = NULL;
+    assert_int_equal(claims_new(&c), 0);
+    for (uint64_t i = 0; i < BATCH; i++) {
+        char name[16];
+        int len = snprintf(name, sizeof name, "file%u", (unsigned)(i % 1000));
+        assert_true(claims_try(c, claims_key(16 + i / 1000, name, (uint8_t)len), 0));
+    }
     claims_free(c);
 }
 
@@ -112,6 +131,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(keys_and_tries),
+        cmocka_unit_test(a_batch_has_room),
         cmocka_unit_test(one_holder_at_a_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

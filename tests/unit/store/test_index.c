@@ -257,13 +257,14 @@ static void a_head_not_behind_the_log_is_refused(void **state)
     assert_string_equal(log_text(f), "");
 }
 
-static void held_names_are_not_in_the_log(void **state)
+static void held_records_are_not_in_the_log(void **state)
 {
     struct fix *f = *state;
     struct name_rec n = a_name(1, 1, RID_ROOT, "a"), link = a_name(2, 1, RID_ROOT, "b");
     struct name_rec old = a_name(3, 3, RID_ROOT, "c");
     struct index_node node = a_node(1, 16, 1), other = a_node(3, 17, 2);
-    struct content_rec c = a_file(1, 0);
+    struct content_rec c = a_file(1, 0), old_c = a_file(3, 0), got_c;
+    struct attr_rec a = an_attr(1, 0600), old_a = an_attr(3, 0644), got_a;
     struct place p;
 
     ok(index_begin(f->ix));
@@ -272,24 +273,36 @@ static void held_names_are_not_in_the_log(void **state)
     ok(f->r.put_name(f->r.ctx, &n, US));
     ok(f->r.put_name(f->r.ctx, &link, US));
     ok(f->r.put_content(f->r.ctx, &c, US));
+    ok(f->r.put_attr(f->r.ctx, &a, US));
     place(f, 1, "a");
     check_in(f, RID_ROOT, "1 2");
-    /* Announced before its inode was held: stays in the log. */
+    ok(f->r.get_content(f->r.ctx, id(1), &got_c));
+    ok(f->r.get_attr(f->r.ctx, id(1), &got_a));
+    assert_int_equal(index_log_head(f->ix), 1);
+    /* Announced before its inode was held: stays in the log, and moves to its tail. */
+    ok(f->r.put_attr(f->r.ctx, &old_a, US));
+    ok(f->r.put_content(f->r.ctx, &old_c, US));
     ok(f->r.put_name(f->r.ctx, &old, US));
     other.flags = NODE_HELD;
     ok(index_put_node(f->ix, &other, false));
     ok(f->r.put_name(f->r.ctx, &old, US));
+    ok(f->r.put_content(f->r.ctx, &old_c, US));
+    ok(f->r.put_attr(f->r.ctx, &old_a, US));
+    /* Again while it is held: still nothing. */
+    ok(f->r.put_content(f->r.ctx, &c, US));
     ok(index_commit(f->ix));
-    assert_string_equal(log_text(f), "c1 n3");
+    assert_string_equal(log_text(f), "n3 c3 a3");
 
     ok(index_begin(f->ix));
     node.flags = 0;
     ok(index_put_node(f->ix, &node, false));
+    ok(f->r.put_content(f->r.ctx, &c, US));
+    ok(f->r.put_attr(f->r.ctx, &a, US));
     ok(f->r.put_name(f->r.ctx, &n, US));
     ok(index_forget_name(f->ix, id(2)));
     assert_int_equal(index_forget_name(f->ix, id(2)), -ENOENT);
     ok(index_commit(f->ix));
-    assert_string_equal(log_text(f), "c1 n3 n1");
+    assert_string_equal(log_text(f), "n3 c3 a3 c1 a1 n1");
 
     ok(index_begin(f->ix));
     ok(index_forget_name(f->ix, id(1)));
@@ -301,8 +314,9 @@ static void held_names_are_not_in_the_log(void **state)
     ok(f->r.get_place(f->r.ctx, id(1), &p));
     assert_int_equal(p.kind, PLACE_NONE);
     assert_int_equal(f->r.get_content(f->r.ctx, id(1), &c), -ENOENT);
+    assert_int_equal(f->r.get_attr(f->r.ctx, id(1), &a), -ENOENT);
     ok(index_commit(f->ix));
-    assert_string_equal(log_text(f), "n3");
+    assert_string_equal(log_text(f), "n3 c3 a3");
 }
 
 static void orders_follow_a_rename(void **state)
@@ -571,7 +585,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(peers_and_kept_are_listed_in_order, setup, teardown),
         cmocka_unit_test_setup_teardown(a_put_moves_its_entry_to_the_tail, setup, teardown),
         cmocka_unit_test_setup_teardown(a_head_not_behind_the_log_is_refused, setup, teardown),
-        cmocka_unit_test_setup_teardown(held_names_are_not_in_the_log, setup, teardown),
+        cmocka_unit_test_setup_teardown(held_records_are_not_in_the_log, setup, teardown),
         cmocka_unit_test_setup_teardown(orders_follow_a_rename, setup, teardown),
         cmocka_unit_test_setup_teardown(slots_follow_places, setup, teardown),
         cmocka_unit_test_setup_teardown(hidden_names_and_cuts_are_found, setup, teardown),

@@ -29,6 +29,11 @@ struct m_name {
     uint8_t inode, parent, word;
     uint64_t pos;
 };
+struct m_plain { /* content, attributes */
+    bool there;
+    uint32_t value; /* size, mode */
+    uint64_t pos;
+};
 struct m_place {
     enum place_kind kind;
     bool cut;
@@ -48,10 +53,7 @@ struct model {
     struct m_name name[NAMES];
     struct m_place place[NAMES];
     int slot[PARENTS][WORDS]; /* nid or -1 */
-    struct {
-        bool there;
-        uint64_t size, pos;
-    } content[INODES];
+    struct m_plain content[INODES], attr[INODES];
     struct m_node node[INODES];
     struct m_lid lid[LIDS];
     uint64_t head;
@@ -95,6 +97,14 @@ static struct handle handle_of(uint8_t i)
 
 /* ---- operations ---- */
 
+/* Where a put of a record of the inode goes in the log: nowhere while it is held, except when the
+ * record has been there before. */
+static uint64_t log_pos(struct model *m, uint32_t inode, bool there, uint64_t was)
+{
+    bool held = m->node[inode].there && m->node[inode].held;
+    return held && !(there && was) ? 0 : m->head++;
+}
+
 static void op_name(struct run *t)
 {
     uint32_t i = pick(t, NAMES);
@@ -105,8 +115,7 @@ static void op_name(struct run *t)
     m->parent = (uint8_t)pick(t, PARENTS);
     m->word = (uint8_t)pick(t, WORDS);
     m->alive = pick(t, 2);
-    bool held = t->now.node[m->inode].there && t->now.node[m->inode].held;
-    m->pos = held && !(m->there && m->pos) ? 0 : t->now.head++;
+    m->pos = log_pos(&t->now, m->inode, m->there, m->pos);
     m->there = true;
     n.inode = rid_of(m->inode);
     n.parent = rid_of(m->parent);
@@ -119,12 +128,33 @@ static void op_name(struct run *t)
 static void op_content(struct run *t)
 {
     uint32_t i = pick(t, INODES);
+    struct m_plain *m = &t->now.content[i];
     struct content_rec c = {.h = {{1, 1}, 5}, .rid = rid_of(i), .type = NODE_REG};
 
-    t->now.content[i].there = true;
-    t->now.content[i].size = c.size = pick(t, 1000);
-    t->now.content[i].pos = t->now.head++;
+    c.size = m->value = pick(t, 1000);
+    m->pos = log_pos(&t->now, i, m->there, m->pos);
+    m->there = true;
     ok(t->r.put_content(t->r.ctx, &c, 1));
+}
+
+static void op_attr(struct run *t)
+{
+    uint32_t i = pick(t, INODES);
+    struct m_plain *m = &t->now.attr[i];
+    struct attr_rec a = {.h = {{1, 1}, 5}, .rid = rid_of(i)};
+
+    a.mode = m->value = pick(t, 01000);
+    m->pos = log_pos(&t->now, i, m->there, m->pos);
+    m->there = true;
+    ok(t->r.put_attr(t->r.ctx, &a, 1));
+}
+
+static void op_forget_inode(struct run *t)
+{
+    uint32_t i = pick(t, INODES);
+
+    t->now.content[i].there = t->now.attr[i].there = false;
+    ok(index_forget_inode(t->ix, rid_of(i)));
 }
 
 static void leave(struct model *m, uint32_t i)
@@ -366,6 +396,29 @@ static void check_nodes(struct run *t)
     }
 }
 
+static void check_plain(const struct m_plain *m, uint64_t value, uint64_t at)
+{
+    assert_true(m->there);
+    assert_int_equal(m->pos, at);
+    assert_int_equal(m->value, value);
+}
+
+/* What is not in the log is found all the same. */
+static void check_plains(struct run *t)
+{
+    for (uint32_t i = 0; i < INODES; i++) {
+        const struct m_plain *mc = &t->now.content[i], *ma = &t->now.attr[i];
+        struct content_rec c = {.size = 0};
+        struct attr_rec a = {.mode = 0};
+        int e = t->r.get_content(t->r.ctx, rid_of(i), &c);
+        assert_int_equal(e, mc->there ? 0 : -ENOENT);
+        assert_true(e || c.size == mc->value);
+        e = t->r.get_attr(t->r.ctx, rid_of(i), &a);
+        assert_int_equal(e, ma->there ? 0 : -ENOENT);
+        assert_true(e || a.mode == ma->value);
+    }
+}
+
 /* The log, through a reader: exactly the entries of the committed model, each at its position. */
 static void check_log(struct run *t)
 {
@@ -380,15 +433,19 @@ static void check_log(struct run *t)
     while ((e = index_reader_log(r, at + 1, &at, &rec, &source)) == 0) {
         if (rec.kind == REC_NAME)
             assert_int_equal(m->name[rec.name.nid.n - 1].pos, at);
+        else if (rec.kind == REC_CONTENT)
+            check_plain(&m->content[rec.content.rid.n - 1000], rec.content.size, at);
         else
-            assert_int_equal(m->content[rec.content.rid.n - 1000].pos, at);
+            check_plain(&m->attr[rec.attr.rid.n - 1000], rec.attr.mode, at);
         n++;
     }
     assert_int_equal(e, -ENOENT);
     for (uint32_t i = 0; i < NAMES; i++)
         want += m->name[i].there && m->name[i].pos;
-    for (uint32_t i = 0; i < INODES; i++)
-        want += m->content[i].there;
+    for (uint32_t i = 0; i < INODES; i++) {
+        want += m->content[i].there && m->content[i].pos;
+        want += m->attr[i].there && m->attr[i].pos;
+    }
     assert_int_equal(n, want);
     for (uint32_t lid = 0; lid < LIDS; lid++) {
         struct handle h;
@@ -420,6 +477,7 @@ static void end_transaction(struct run *t)
     check_orders(t);
     check_places(t);
     check_nodes(t);
+    check_plains(t);
     if (pick(t, 3)) {
         ok(index_commit(t->ix));
         t->committed = t->now;
@@ -444,8 +502,12 @@ static void step(struct run *t)
         op_name(t);
     else if (dice < 55)
         op_place(t);
-    else if (dice < 70)
+    else if (dice < 63)
         op_content(t);
+    else if (dice < 70)
+        op_attr(t);
+    else if (dice < 71)
+        op_forget_inode(t);
     else if (dice < 82)
         op_node(t);
     else if (dice < 87)
