@@ -70,6 +70,26 @@ static bool is_wanted(const struct node *n, struct id128 rid)
     return false;
 }
 
+static int visit_alive(void *arg, const struct name_rec *name)
+{
+    (void)arg;
+    return name->alive;
+}
+
+/* What has no name any more is not waited for. In a transaction. */
+int apply_forget_wants(struct node *n)
+{
+    for (size_t i = n->nwants; i-- > 0;) {
+        struct id128 rid = n->wants[i].rid;
+        int rc = n->records.names_of(n->records.ctx, rid, visit_alive, NULL);
+        if (rc == 0)
+            rc = wanted_no_more(n, rid);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
 /* Nobody may have it just now (it is being written over and over): not asked more often than this.
  */
 #define ASK_AGAIN_US 1000000u
@@ -78,16 +98,18 @@ void apply_ask(struct node *n, struct session *s)
 {
     uint64_t now = node_mono(n);
 
-    for (size_t i = 0; i < n->nwants; i++) {
-        struct want *w = &n->wants[i];
+    for (size_t k = 0; k < n->nwants; k++) { /* each has its turn to be the first */
+        struct want *w = &n->wants[(n->want_turn + k) % n->nwants];
         if (!s && w->asked_us && now - w->asked_us < ASK_AGAIN_US)
             continue;
         for (size_t p = 0; p < n->npeers; p++) {
             struct session *to = n->peers[p].session;
             if (!to || (s && to != s) || !session_sender(to))
                 continue;
-            if (session_want(to, w->rid, w->stamp) < 0)
-                return; /* its queue is full: asked again by the timer */
+            if (session_want(to, w->rid, w->stamp) < 0) {
+                n->want_turn += k; /* its queue is full: the rest is asked by the timer */
+                return;
+            }
             w->asked_us = now;
         }
     }
@@ -474,7 +496,7 @@ int apply_batch(struct node *n, struct session *s, struct batch *b)
         int rc = try_batch(&a);
         if (rc == 0) {
             consumed_staged(b, &n->effects);
-            effects_run(n);
+            effects_run(n, false);
         }
         applying_fini(&a, rc == 0);
         if (rc == 0) {
@@ -520,7 +542,7 @@ int apply_local(struct node *n)
         else
             rc = txn_commit(n);
         if (rc == 0)
-            effects_run(n);
+            effects_run(n, false);
         applying_fini(&a, rc == 0);
         if (rc != -EAGAIN)
             return rc;
@@ -551,6 +573,6 @@ int apply_pending(struct node *n)
     if (!rc && n->effects.n)
         log_info("finishing %zu steps that were under way", n->effects.n);
     if (!rc)
-        effects_run(n);
+        effects_run(n, true);
     return rc;
 }

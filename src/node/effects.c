@@ -300,7 +300,7 @@ static int effect_run(struct node *n, const struct effect *e)
     return rc;
 }
 
-void effects_run(struct node *n)
+void effects_run(struct node *n, bool again)
 {
     if (n->effects.n == 0)
         return;
@@ -311,6 +311,9 @@ void effects_run(struct node *n)
     for (size_t i = 0; i < n->effects.n; i++) {
         const struct effect *e = &n->effects.v[i];
         int rc = effect_run(n, e);
+        /* A directory that is gone took what was to happen in it along. */
+        if (rc == -ESTALE || (again && rc == -ENOENT))
+            continue;
         if (rc) {
             char path[512];
             node_path(n, e->rid, path, sizeof path);

@@ -131,13 +131,41 @@ static int learn(struct node *n, const struct intent *in, uint8_t type)
     return rc == -ENOENT ? nodes_add(n->nodes, in->lid, type, &in->handle, &ref) : rc;
 }
 
+/* A directory that has been removed since: names may have passed through it, so it is recorded all
+ * the same; its removal follows in the log. */
+static int create_gone(struct node *n, const struct intent *in, struct id128 rid)
+{
+    struct content_rec c = {
+        .rid = rid, .type = NODE_DIR, .mtime_ns = (int64_t)(in->wall_us * 1000)};
+
+    int rc = row_new(n, rid, in->lid, NODE_DIR, 0, &in->handle, NULL);
+    return rc ? rc : replica_content(&n->replica, node_wall(n), 0, &c);
+}
+
+static int create_special(struct node *n, const struct intent *in, struct id128 rid, uint8_t type)
+{
+    struct node_fd *ref;
+    struct stat st;
+    int fd;
+
+    int rc = nodes_get_fd(n->nodes, in->lid, NODES_PATH, &ref, &fd);
+    if ((rc == -ESTALE || rc == -ENOENT) && type == NODE_DIR)
+        return create_gone(n, in, rid);
+    if (rc)
+        return rc;
+    rc = fstat(fd, &st) < 0 ? -errno : row_new(n, rid, in->lid, type, 0, &in->handle, &st);
+    if (!rc)
+        rc = special_content(n, fd, &st, rid, 0);
+    if (!rc)
+        rc = put_attr(n, fd, &st, rid, false, 0);
+    nodes_put_fd(n->nodes, ref);
+    return rc;
+}
+
 static int on_create(struct node *n, const struct intent *in)
 {
     struct index_node row;
     struct id128 parent, nid;
-    struct node_fd *ref;
-    struct stat st;
-    int fd;
 
     if (index_get_node_by_lid(n->index, in->lid, &row) == 0)
         return 0; /* consumed before */
@@ -167,19 +195,12 @@ static int on_create(struct node *n, const struct intent *in)
                   : replica_link(&n->replica, node_wall(n), 0, rid, parent, in->name1,
                                  in->name1_len, &nid);
     }
-    rc = nodes_get_fd(n->nodes, in->lid, NODES_PATH, &ref, &fd);
-    if (rc)
-        return rc == -ESTALE || rc == -ENOENT ? 0 : rc; /* gone again already */
-    rc = fstat(fd, &st) < 0 ? -errno : row_new(n, rid, in->lid, type, 0, &in->handle, &st);
-    if (!rc)
-        rc = special_content(n, fd, &st, rid, 0);
-    if (!rc)
-        rc = put_attr(n, fd, &st, rid, false, 0);
-    nodes_put_fd(n->nodes, ref);
-    if (!rc)
-        rc =
-            replica_link(&n->replica, node_wall(n), 0, rid, parent, in->name1, in->name1_len, &nid);
-    return rc;
+    rc = create_special(n, in, rid, type);
+    if (rc == -ESTALE || rc == -ENOENT)
+        return 0; /* gone again already */
+    return rc ? rc
+              : replica_link(&n->replica, node_wall(n), 0, rid, parent, in->name1, in->name1_len,
+                             &nid);
 }
 
 int local_found(struct node *n, struct id128 parent, const uint8_t *name, uint8_t len, uint64_t lid,
@@ -348,7 +369,7 @@ static int on_rename(struct node *n, const struct intent *in)
         rc = occupant(n, from, in->name1, in->name1_len, &moved, &inode, &held);
     if (rc) {
         if (rc == -ENOENT)
-            log_warn("a rename of an unknown file was not recorded; the next scan takes it up");
+            log_debug("inode %llu was renamed and is gone", (unsigned long long)in->lid);
         return rc == -ENOENT ? 0 : rc;
     }
     struct id128 replaced = {0, 0};

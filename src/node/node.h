@@ -205,7 +205,7 @@ struct node {
     struct index_reader *reader; /* committed state, for the core thread */
     struct effects effects;      /* planned, committed, to be run */
     struct want *wants;
-    size_t nwants;
+    size_t nwants, want_turn;
     uint64_t next_key; /* conflicts/<key> */
 
     struct peer *peers;
@@ -313,8 +313,9 @@ FARM_MUSTUSE int effects_add(struct effects *e, const struct effect *x);
 void effects_clear(struct effects *e);
 void effect_encode(struct buf *b, const struct effect *e);
 FARM_MUSTUSE int effect_decode(struct cur *c, struct effect *e);
-/* Run what is planned; invalidate. Failures are logged and raised as events; the rest goes on. */
-void effects_run(struct node *n);
+/* Run what is planned (again: after a crash, when most of it may have been done); invalidate.
+ * Failures are logged and raised as events; the rest goes on. */
+void effects_run(struct node *n, bool again);
 /* The claim key of a place, 0 when it is none of the mount's. */
 uint64_t loc_key(const struct loc *l);
 
@@ -326,6 +327,7 @@ FARM_MUSTUSE int apply_local(struct node *n);
 /* After a restart: effects that were committed and perhaps not run. */
 FARM_MUSTUSE int apply_pending(struct node *n);
 FARM_MUSTUSE int apply_want(struct node *n, struct id128 rid, struct stamp stamp);
+FARM_MUSTUSE int apply_forget_wants(struct node *n);
 void apply_ask(struct node *n, struct session *s); /* send WANTs to a (new) session, NULL: to all */
 
 /* ---- scan.c: backing tree against index, before serving ---- */

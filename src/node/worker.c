@@ -228,6 +228,8 @@ static int visit_old_orphan(void *arg, uint64_t lid)
 static int recover(struct node *n)
 {
     int rc = apply_pending(n);
+    if (!rc) /* what lies in in/ belongs to nobody now */
+        rc = staging_clean(n->staging, false);
     if (!rc)
         rc = intent_recover(n->intents, n->meta.intents, local_judge, n);
     if (!rc)
@@ -391,6 +393,16 @@ static void inbox_round(struct node *n)
     }
 }
 
+static void review_wants(struct node *n)
+{
+    if (n->nwants == 0 || txn_begin(n) < 0)
+        return;
+    if (apply_forget_wants(n) < 0)
+        txn_abort(n);
+    else if (txn_commit(n) == 0)
+        apply_ask(n, NULL);
+}
+
 static void timers(struct node *n)
 {
     uint64_t now = node_mono(n);
@@ -401,8 +413,7 @@ static void timers(struct node *n)
             events_raise(n->events, "sync", "the index cannot be synced to disk");
         n->synced_head = n->meta.log_head;
         n->synced_us = now;
-        if (n->nwants)
-            apply_ask(n, NULL);
+        review_wants(n);
     }
 }
 

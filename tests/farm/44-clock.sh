@@ -14,6 +14,7 @@ lib=$(find /usr/lib -name 'libfaketimeMT.so.1' | head -n 1)
 printf 'before' >"$W1/file"
 barrier web1
 printf 'LD_PRELOAD=%s\nFAKETIME=+1h\nFAKETIME_DONT_FAKE_MONOTONIC=1\nFAKETIME_DONT_RESET=1\n' "$lib" >"$FARM_LAB/web2/etc/env"
+mark web1
 lab restart web2
 told web1 'clock|skew' 30
 for i in 1 2 3; do

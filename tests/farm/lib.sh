@@ -149,7 +149,6 @@ worker() { cat "$FARM_LAB/$1/state/${2:-www}/worker.pid"; } # NODE [FOLDER]
 link_pid() { cat "$FARM_LAB/$1/state/${2:-www}/link.pid"; }
 state() { timeout 5 cat "$(mount_of "$1" "${2:-www}")/.farm/state" 2>/dev/null || printf absent; }
 log_of() { printf '%s/%s/log/%s.log' "$FARM_LAB" "$1" "${2:-www}"; }
-events() { timeout 5 "$(bin farmctl)" --folder "$(mount_of "$1" "${2:-www}")" events; }
 
 kill_worker() { # NODE [FOLDER]: kill -9, and wait for the next one
     local old
@@ -261,7 +260,17 @@ refused() {
     [[ -n ${FARM_SANITIZER:-} ]] || figure "$out"
 }
 
-# told NODE REGEX [LIMIT_S]: an event, a peer's error file or the log of the node says it
-told() {
-    wait_until "grep -rqsE -- '$2' '$(log_of "$1")' || events $1 2>/dev/null | grep -qE -- '$2' || grep -qsE -- '$2' $(mount_of "$1" www)/.farm/peers/*/error" "${3:-15}"
+# mark NODE: what `told` looks for must be said after this
+declare -A MARK=()
+mark() {
+    MARK[$1]=$(stat -c %s "$(log_of "$1")")
+}
+
+said() { # NODE REGEX: since the mark, in the log (events are logged) or in a peer's error file
+    tail -c "+$((${MARK[$1]:-0} + 1))" "$(log_of "$1")" | grep -qE -- "$2" ||
+        cat "$(mount_of "$1" www)"/.farm/peers/*/error 2>/dev/null | grep -qE -- "$2"
+}
+
+told() { # NODE REGEX [LIMIT_S]
+    wait_until "said '$1' '$2'" "${3:-15}"
 }
