@@ -569,7 +569,10 @@ int replica_merge(struct replica *p, uint64_t wall_us, const struct record *rec,
     enum merge_result res = MERGE_OLD;
     int rc = check_head(p, h);
 
-    if (rc == 0)
+    /* Its author's own log is in the order of its stamps: what came before is here too, or was
+     * superseded by a stamp that is not claimed. From anybody else it says nothing about the rest.
+     */
+    if (rc == 0 && h->stamp.node == source)
         rc = vvec_raise(&know, h->stamp.node, h->stamp.seq);
     if (rc < 0)
         return rc;

@@ -83,10 +83,11 @@ enum merge_result {
                    data came along */
 };
 
-/* Merge a peer's record (received from node `source`). Raises knowledge by its stamp in every case
- * but an error, and the clock within its bound (*skewed = true when it was beyond it).
- * FARM_EPROTO: an impossible record (no stamp, clock past HLC_LIMIT, another inode or type under a
- * known id). -ESTALE: it is ours and newer than we are: this node was rolled back or cloned. */
+/* Merge a peer's record (received from node `source`, in the order of its log). Raises knowledge by
+ * its stamp when source is its author (from others it says nothing about what came before), and the
+ * clock within its bound (*skewed = true when it was beyond it). FARM_EPROTO: an impossible record
+ * (no stamp, clock past HLC_LIMIT, another inode or type under a known id). -ESTALE: it is ours and
+ * newer than we are: this node was rolled back or cloned. */
 FARM_MUSTUSE int replica_merge(struct replica *p, uint64_t wall_us, const struct record *rec,
                                uint64_t source, enum merge_result *result, bool *skewed);
 

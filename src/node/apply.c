@@ -264,10 +264,13 @@ static int item_content(struct applying *a, struct batch_item *it, enum merge_re
 static int merge_one(struct applying *a, struct batch_item *it, enum merge_result *result)
 {
     struct node *n = a->n;
+    struct vvec know = n->replica.know;
     bool skewed = false;
 
     int rc = replica_merge(&n->replica, node_wall(n), &it->rec, session_node(a->session), result,
                            &skewed);
+    if (a->batch->resent) /* out of the log's order: what came before it may not be here */
+        n->replica.know = know;
     if (skewed)
         events_raise(n->events, "clock",
                      "records from %s are stamped more than %llu s in the future: check the clocks",
