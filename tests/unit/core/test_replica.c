@@ -349,6 +349,12 @@ static void test_merge_keeps_the_greater(void **state)
     assert_int_equal(merge(f, &a), MERGE_OLD);
     assert_int_equal(f->m.r.get_attr(&f->m, a.attr.rid, &got), 0);
     assert_int_equal(got.mode, 2);
+    /* by way of another node it says nothing of what 7 wrote before; from 7 itself it does */
+    assert_false(vvec_covers(&f->p.know, (struct stamp){7, 1}));
+    enum merge_result result;
+    bool skewed;
+    assert_int_equal(replica_merge(&f->p, NOW, &b, 7, &result, &skewed), 0);
+    assert_int_equal(result, MERGE_OLD);
     assert_true(vvec_covers(&f->p.know, (struct stamp){7, 1}));
     assert_int_equal(f->m.nlog, 1); /* what is not put moves nothing in the log */
 }
