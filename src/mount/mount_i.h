@@ -10,6 +10,7 @@
 #ifndef MOUNT_MOUNT_I_H
 #define MOUNT_MOUNT_I_H
 
+#include "base/log.h"
 #include "base/map.h"
 #include "base/queue.h"
 #include "mount/mount.h"
@@ -82,6 +83,8 @@ extern _Thread_local struct mount_thread *mount_self;
 
 static inline void reply_code(fuse_req_t req, int code)
 {
+    if (code <= FARM_ECORRUPT) /* no errno says it: the caller gets EIO, the log gets the reason */
+        log_warn_code(code, "an operation of a caller failed");
     fuse_reply_err(req, code < 0 ? err_to_errno(code) : 0);
 }
 
