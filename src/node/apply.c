@@ -72,17 +72,19 @@ static bool is_wanted(const struct node *n, struct id128 rid)
 
 static int visit_alive(void *arg, const struct name_rec *name)
 {
-    (void)arg;
+    *(bool *)arg = true;
     return name->alive;
 }
 
-/* What has no name any more is not waited for. In a transaction. */
+/* What has no name any more is not waited for; one that has none yet is: its name follows. In a
+ * transaction. */
 int apply_forget_wants(struct node *n)
 {
     for (size_t i = n->nwants; i-- > 0;) {
         struct id128 rid = n->wants[i].rid;
-        int rc = n->records.names_of(n->records.ctx, rid, visit_alive, NULL);
-        if (rc == 0)
+        bool named = false;
+        int rc = n->records.names_of(n->records.ctx, rid, visit_alive, &named);
+        if (rc == 0 && named)
             rc = wanted_no_more(n, rid);
         if (rc < 0)
             return rc;

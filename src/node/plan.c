@@ -365,6 +365,17 @@ static int make_way(struct plan *p, const struct view_change *c, struct effect *
     return plan_displace(p, at, e);
 }
 
+/* A name without a file: whoever has the content is asked for it. */
+static int plan_ask(struct plan *p, struct id128 rid)
+{
+    struct content_rec c;
+
+    int rc = p->node->records.get_content(p->node->records.ctx, rid, &c);
+    if (rc || c.type != NODE_REG)
+        return rc == -ENOENT ? 0 : rc;
+    return apply_want(p->node, rid, c.h.stamp);
+}
+
 static int plan_at(struct plan *p, size_t i)
 {
     struct node *n = p->node;
@@ -380,8 +391,8 @@ static int plan_at(struct plan *p, size_t i)
     if (!rc)
         rc = plan_source(p, &p->changes[i], &now, &e);
     if (rc == -ENOENT) {
-        p->done[i] = 2; /* asked for; placed when it comes */
-        return 0;
+        p->done[i] = 2; /* placed when it comes */
+        return plan_ask(p, e.rid);
     }
     if (!rc)
         rc = make_way(p, &p->changes[i], &e);
