@@ -135,30 +135,35 @@ static int seal_digest(struct node *n, struct sealing *s, int fd, struct id128 r
 }
 
 struct release {
-    struct node *n;
-    struct name_rec names[32];
-    size_t count;
+    struct name_rec *names;
+    size_t count, size;
 };
 
 static int visit_release(void *arg, const struct name_rec *name)
 {
     struct release *r = arg;
-    if (r->count < 32)
-        r->names[r->count++] = *name;
+
+    if (r->count == r->size) {
+        size_t size = r->size ? r->size * 2 : 4;
+        struct name_rec *v = realloc(r->names, size * sizeof *v);
+        if (!v)
+            return -ENOMEM;
+        r->names = v;
+        r->size = size;
+    }
+    r->names[r->count++] = *name;
     return 0;
 }
 
 /* The names of a file that was held back enter the log now, stamped now. */
 static int release_names(struct node *n, struct id128 rid)
 {
-    struct release *r = calloc(1, sizeof *r);
-    if (!r)
-        return -ENOMEM;
-    r->n = n;
-    int rc = n->records.names_of(n->records.ctx, rid, visit_release, r);
-    for (size_t i = 0; i < r->count && !rc; i++)
-        rc = replica_restamp(&n->replica, node_wall(n), &r->names[i]);
-    free(r);
+    struct release r = {NULL, 0, 0};
+
+    int rc = n->records.names_of(n->records.ctx, rid, visit_release, &r);
+    for (size_t i = 0; i < r.count && !rc; i++)
+        rc = replica_restamp(&n->replica, node_wall(n), &r.names[i]);
+    free(r.names);
     return rc;
 }
 

@@ -532,6 +532,8 @@ int worker_main(const struct worker_args *a)
     snprintf(name, sizeof name, "%s/%s worker", a->config->node, a->config->folder);
     log_init(name, LOG_INFO_);
     signal(SIGPIPE, SIG_IGN);
+    if (a->config->ack != ACK_LOCAL)
+        log_warn("ack = one | all is not there yet: fsync waits for this node's disk only");
     int rc = node_init(n, a);
     if (!rc)
         rc = open_rooms(n);
