@@ -600,6 +600,17 @@ int local_finish(struct node *n)
 
 /* ---- a dead worker's open intents ---- */
 
+/* What a dead worker made and nobody has recorded yet: a directory among it may be where an open
+ * intent belongs. */
+void local_learn(void *arg, struct intent *in)
+{
+    if ((in->op != INTENT_CREATE && in->op != INTENT_FOUND) || !in->lid || !in->handle.len)
+        return;
+    int rc = learn(arg, in, type_of_mode(in->mode));
+    if (rc)
+        log_warn_code(rc, "inode %llu of the last worker", (unsigned long long)in->lid);
+}
+
 /* What was to be made is there and nobody knows it: it was made, and gets its lid now. */
 static void judge_create(struct node *n, struct intent *in, int there, const struct handle *h)
 {

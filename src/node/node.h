@@ -263,6 +263,8 @@ FARM_MUSTUSE int local_lost(struct node *n, struct id128 rid, bool orphan);
 FARM_MUSTUSE int local_touch_dir(struct node *n, uint64_t lid);
 /* Intents of a dead worker: what became of them? (intent_judge) */
 void local_judge(void *node, struct intent *in);
+/* And its completed ones, before: their inodes are made known. */
+void local_learn(void *node, struct intent *in);
 
 /* ---- seal.c ---- */
 /* Make a content version of what was written. -EBUSY: being written, try later. force: although it

@@ -231,7 +231,7 @@ static int recover(struct node *n)
     if (!rc) /* what lies in in/ belongs to nobody now */
         rc = staging_clean(n->staging, false);
     if (!rc)
-        rc = intent_recover(n->intents, n->meta.intents, local_judge, n);
+        rc = intent_recover_with(n->intents, n->meta.intents, local_learn, local_judge, n);
     if (!rc)
         rc = txn_begin(n);
     if (rc)

@@ -588,15 +588,28 @@ static int consumer_seek(struct intent_log *l, uint64_t consumed)
 
 int intent_recover(struct intent_log *l, uint64_t consumed, intent_judge f, void *arg)
 {
+    return intent_recover_with(l, consumed, NULL, f, arg);
+}
+
+int intent_recover_with(struct intent_log *l, uint64_t consumed, intent_judge done, intent_judge f,
+                        void *arg)
+{
     int r = consumer_seek(l, consumed);
     if (r < 0)
         return r;
     uint64_t head = atomic_load(&l->file->head);
     for (uint64_t pos = l->next; pos < head; pos += entry_at(l, pos)->len) {
         struct entry *e = entry_at(l, pos);
-        if (atomic_load(&e->state) != STATE_OPEN)
-            continue;
+        uint32_t state = atomic_load(&e->state);
         struct intent in;
+        if (state == STATE_DONE && done != NULL) {
+            if (!entry_valid(l, pos))
+                return FARM_ECORRUPT;
+            fixed_get(e, &e->done, &in);
+            done(arg, &in);
+        }
+        if (state != STATE_OPEN)
+            continue;
         fixed_get(e, &e->begun, &in);
         f(arg, &in);
         entry_complete(l, pos, &in);

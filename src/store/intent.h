@@ -106,6 +106,10 @@ uint64_t intent_tail(const struct intent_log *l);
  * about the same entry if the process dies meanwhile. */
 typedef void (*intent_judge)(void *arg, struct intent *in);
 FARM_MUSTUSE int intent_recover(struct intent_log *l, uint64_t consumed, intent_judge f, void *arg);
+/* The same; completed entries are shown to `done` first, in their order among the open ones: what
+ * was made just before may be needed to judge what follows. */
+FARM_MUSTUSE int intent_recover_with(struct intent_log *l, uint64_t consumed, intent_judge done,
+                                     intent_judge f, void *arg);
 /* A request number seen before on this mount: its completed entry. -ENOENT. Looks at everything
  * still in the ring; meant for resent requests only. */
 FARM_MUSTUSE int intent_find(struct intent_log *l, uint64_t conn, uint64_t unique,
