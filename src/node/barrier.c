@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * Barriers: answered when every connected peer has what was written here before. A barrier goes
+ * Barriers: answered when every reachable peer has what was written here before: those that are
+ * connected, and those that were until a moment ago (a daemon that is being restarted, here or
+ * there, loses its connections for less than a second). A barrier goes
  * through: closes told by fanotify -> intents consumed -> what is unsealed is sealed -> a position
  * in the log -> acknowledged by all.
  */
@@ -17,6 +19,7 @@
 #define CLOSES_MAX_US 50000u
 #define CLOSES_QUIET_US 3000u /* for the thread that has read the last of them to log them */
 #define DIRTY_MAX 16384u
+#define AWAY_WAIT_US 2000000u /* as long as a lost connection may take to come back */
 
 /* A close may be known to the kernel and not to us: a new file would then count as open. */
 static void wait_closes(struct node *n)
@@ -102,9 +105,13 @@ static bool seals_done(const struct node *n, const struct barrier *b)
 /* Positions are those of the next entry: who acknowledged the head has all before it. */
 static bool acked_by_all(const struct node *n, uint64_t pos)
 {
-    for (size_t i = 0; i < n->npeers; i++)
-        if (n->peers[i].session && n->peers[i].acked_pos < pos)
+    uint64_t now = node_mono(n);
+
+    for (size_t i = 0; i < n->npeers; i++) {
+        const struct peer *p = &n->peers[i];
+        if (p->session ? p->acked_pos < pos : now - p->away_us < AWAY_WAIT_US)
             return false;
+    }
     return true;
 }
 

@@ -416,7 +416,14 @@ static int on_dirty(struct node *n, const struct intent *in)
     struct index_node row;
 
     int rc = index_get_node_by_lid(n->index, in->lid, &row);
-    return rc == 0 ? index_set_todo(n->index, row.rid, TODO_DIRTY, true) : rc == -ENOENT ? 0 : rc;
+    if (rc)
+        return rc == -ENOENT ? 0 : rc;
+    /* Of a former worker: what it had in memory, the ranges and the close, went with it. */
+    if (!n->serving)
+        rc = dirty_all(n->dirty, in->lid);
+    if (!rc && !n->serving && !(row.flags & NODE_HELD))
+        rc = map_u64_set(&n->to_seal, in->lid, n, NULL);
+    return rc ? rc : index_set_todo(n->index, row.rid, TODO_DIRTY, true);
 }
 
 /* Unsealed writes to a file that a peer's version replaced meanwhile: kept, not lost. */

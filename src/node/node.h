@@ -119,6 +119,7 @@ struct peer {
     struct session *session;        /* NULL: not connected */
     struct session *starting;       /* in its handshake */
     uint64_t node;                  /* its id, 0 unknown yet */
+    uint64_t away_us;               /* mono: since when it is not connected */
     uint64_t behind_pos, behind_us; /* a position of its log we lack, since when (mono; 0: none) */
     int code;                       /* why it is not connected */
     char reason[400];

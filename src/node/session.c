@@ -508,6 +508,8 @@ static void on_down(struct session *s)
         bool was_up = p->session == s;
         if (p->session == s)
             p->session = NULL;
+        if (was_up)
+            p->away_us = node_mono(n);
         p->starting = NULL;
         p->code = s->code ? s->code : FARM_ECLOSED;
         snprintf(p->reason, sizeof p->reason, "%s", s->text[0] ? s->text : err_text(p->code));

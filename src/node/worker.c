@@ -518,8 +518,10 @@ static int node_init(struct node *n, const struct worker_args *a)
     n->peers = calloc(n->npeers ? n->npeers : 1, sizeof *n->peers);
     if (!n->peers)
         return -ENOMEM;
-    for (size_t i = 0; i < n->npeers; i++)
+    for (size_t i = 0; i < n->npeers; i++) {
         n->peers[i].config = &n->config->peers[i];
+        n->peers[i].away_us = n->started_us;
+    }
     return 0;
 }
 
