@@ -41,8 +41,8 @@ struct mount_env {
     const char
         *hide; /* a name in the root that is not shown (staging inside the folder); or NULL */
     unsigned threads; /* 0: as many as processors, at least 2, at most 8 */
-    /* fsync of a lid: returns 0 when the folder's `ack` is fulfilled; may wait. NULL: local only.
-     */
+    /* fsync of a lid: returns 0 when the folder's `ack` is fulfilled; may wait. FARM_ECLOSED: the
+     * worker ends, the caller is not answered. NULL: local only. */
     int (*acknowledged)(void *arg, uint64_t lid);
     void *arg;
 };

@@ -298,7 +298,11 @@ static void *ack_main(void *arg)
 {
     struct acking a = *(struct acking *)arg;
     free(arg);
-    reply_code(a.req, a.m->env.acknowledged(a.m->env.arg, a.lid));
+    int r = a.m->env.acknowledged(a.m->env.arg, a.lid);
+    if (r == FARM_ECLOSED)
+        fuse_reply_none(a.req); /* not answered: it is sent again to the next worker */
+    else
+        reply_code(a.req, r);
     pthread_mutex_lock(&a.m->ack_lock);
     a.m->acks--;
     pthread_cond_broadcast(&a.m->ack_idle);

@@ -14,6 +14,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #define CLOSES_MAX_US 50000u
@@ -36,25 +37,108 @@ static void wait_closes(struct node *n)
     }
 }
 
+/* An fsync that waits for other nodes: on its thread's stack. */
+struct sync_wait {
+    uint64_t lid;
+    pthread_mutex_t lock; /* guards the rest */
+    pthread_cond_t change;
+    bool done;
+};
+
+static void sync_answer(struct sync_wait *w)
+{
+    pthread_mutex_lock(&w->lock);
+    w->done = true;
+    pthread_cond_signal(&w->change);
+    pthread_mutex_unlock(&w->lock); /* from here on it may be gone */
+}
+
 static void barrier_free(struct barrier *b, int err, const char *text, size_t len)
 {
-    control_answer(b->rq, err, text, len);
+    if (b->sync)
+        sync_answer(b->sync);
+    else
+        control_answer(b->rq, err, text, len);
     free(b->lids);
+    free(b->awaited);
     free(b);
+}
+
+/* Connected, or expected back in a moment. */
+static bool reachable(const struct node *n, const struct peer *p)
+{
+    return p->session || node_mono(n) - p->away_us < AWAY_WAIT_US;
+}
+
+static struct barrier *barrier_new(struct node *n)
+{
+    struct barrier *b = calloc(1, sizeof *b);
+    if (!b)
+        return NULL;
+    b->awaited = calloc(n->npeers ? n->npeers : 1, sizeof *b->awaited);
+    if (!b->awaited) {
+        free(b);
+        return NULL;
+    }
+    for (size_t i = 0; i < n->npeers; i++)
+        b->awaited[i] = reachable(n, &n->peers[i]);
+    b->intents = intent_head(n->intents);
+    b->next = n->barriers;
+    n->barriers = b;
+    return b;
 }
 
 void barrier_add(struct node *n, struct control_request *rq)
 {
-    struct barrier *b = calloc(1, sizeof *b);
-    if (!b) {
-        control_answer(rq, -ENOMEM, NULL, 0);
-        return;
-    }
     wait_closes(n);
-    b->rq = rq;
-    b->intents = intent_head(n->intents);
-    b->next = n->barriers;
-    n->barriers = b;
+    struct barrier *b = barrier_new(n);
+    if (b)
+        b->rq = rq;
+    else
+        control_answer(rq, -ENOMEM, NULL, 0);
+}
+
+void barrier_add_sync(struct node *n, struct sync_wait *w)
+{
+    struct barrier *b = barrier_new(n);
+    if (b)
+        b->sync = w;
+    else
+        sync_answer(w); /* it is on this node's disk: that much is true */
+}
+
+int barrier_sync(void *node, uint64_t lid)
+{
+    struct node *n = node;
+    struct sync_wait w = {.lid = lid};
+    pthread_condattr_t a;
+
+    struct inmsg *m = calloc(1, sizeof *m);
+    if (!m)
+        return -ENOMEM;
+    pthread_mutex_init(&w.lock, NULL);
+    pthread_condattr_init(&a);
+    pthread_condattr_setclock(&a, CLOCK_MONOTONIC);
+    pthread_cond_init(&w.change, &a);
+    pthread_condattr_destroy(&a);
+    m->type = IN_SYNC;
+    m->p = &w;
+    int rc = queue_push(&n->inbox, &m->q);
+    if (rc)
+        free(m);
+    pthread_mutex_lock(&w.lock);
+    while (!rc && !w.done) {
+        struct timespec t;
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        t.tv_sec++;
+        pthread_cond_timedwait(&w.change, &w.lock, &t);
+        if (!w.done && atomic_load(&n->barriers_ended))
+            rc = FARM_ECLOSED;
+    }
+    pthread_mutex_unlock(&w.lock);
+    pthread_cond_destroy(&w.change);
+    pthread_mutex_destroy(&w.lock);
+    return rc;
 }
 
 /* Everything that was written to and not announced, but new files that are still open: those are
@@ -79,14 +163,17 @@ static int begin_seals(struct node *n, struct barrier *b)
     size_t it = 0;
     uint64_t lid;
 
-    int rc = seal_dirty(n);
+    /* One that is fsynced is to be on other nodes although it is open. */
+    int rc = b->sync ? map_u64_set(&n->to_seal, b->sync->lid, n, NULL) : seal_dirty(n);
     if (rc)
         return rc;
     uint64_t *lids = malloc((n->to_seal.n + 1) * sizeof *lids);
     if (!lids)
         return -ENOMEM;
     b->nlids = 0;
-    while (map_u64_next(&n->to_seal, &it, &lid))
+    if (b->sync)
+        lids[b->nlids++] = b->sync->lid;
+    while (!b->sync && map_u64_next(&n->to_seal, &it, &lid))
         lids[b->nlids++] = lid;
     b->lids = lids;
     if (b->nlids)
@@ -103,16 +190,25 @@ static bool seals_done(const struct node *n, const struct barrier *b)
 }
 
 /* Positions are those of the next entry: who acknowledged the head has all before it. */
-static bool acked_by_all(const struct node *n, uint64_t pos)
+static bool acknowledged(struct node *n, const struct barrier *b)
 {
-    uint64_t now = node_mono(n);
+    size_t have = 0, awaited = 0;
 
     for (size_t i = 0; i < n->npeers; i++) {
         const struct peer *p = &n->peers[i];
-        if (p->session ? p->acked_pos < pos : now - p->away_us < AWAY_WAIT_US)
-            return false;
+        if (p->session && p->acked_pos >= b->pos)
+            have++;
+        else if (b->awaited[i] && reachable(n, p))
+            awaited++;
     }
-    return true;
+    if (!b->sync)
+        return awaited == 0;
+    if (have)
+        events_clear(n->events, "ack", "other nodes acknowledge again what is synced");
+    else if (!awaited && n->npeers)
+        events_raise(n->events, "ack",
+                     "fsync waits for nobody: no peer can be reached, the data is here only");
+    return awaited == 0 || (n->config->ack == ACK_ONE && have > 0);
 }
 
 static bool reached(struct node *n, struct barrier *b)
@@ -132,23 +228,38 @@ static bool reached(struct node *n, struct barrier *b)
         b->pos = n->meta.log_head;
         b->settled = true;
     }
-    return acked_by_all(n, b->pos);
+    return acknowledged(n, b);
+}
+
+/* "ok POSITION", or the names of nodes that were lost while they were waited for. */
+static size_t answer(const struct node *n, const struct barrier *b, char *text, size_t size)
+{
+    int len = 0;
+
+    for (size_t i = 0; i < n->npeers && (size_t)len < size; i++)
+        if (b->awaited[i] && !n->peers[i].session)
+            len += snprintf(text + len, size - (size_t)len, "%s %s", len ? "" : "missing",
+                            n->peers[i].config->name);
+    if (!len)
+        len = snprintf(text, size, "ok %llu", (unsigned long long)b->pos);
+    if ((size_t)len < size - 1)
+        text[len++] = '\n';
+    return (size_t)len < size ? (size_t)len : size;
 }
 
 void barrier_check(struct node *n)
 {
     struct barrier **at = &n->barriers, *b;
-    char text[40];
+    char text[4096];
 
     while ((b = *at)) {
-        bool gone = control_gone(b->rq);
+        bool gone = b->rq && control_gone(b->rq);
         if (!gone && !reached(n, b)) {
             at = &b->next;
             continue;
         }
         *at = b->next;
-        int len = snprintf(text, sizeof text, "ok %llu\n", (unsigned long long)b->pos);
-        barrier_free(b, gone ? -EINTR : 0, text, gone ? 0 : (size_t)len);
+        barrier_free(b, gone ? -EINTR : 0, text, gone ? 0 : answer(n, b, text, sizeof text));
     }
 }
 
@@ -156,8 +267,15 @@ void barrier_drop_all(struct node *n)
 {
     struct barrier *b;
 
+    atomic_store(&n->barriers_ended, true);
     while ((b = n->barriers)) {
         n->barriers = b->next;
-        barrier_free(b, -EINTR, NULL, 0);
+        if (b->sync) { /* its thread sees that it ended, and does not answer its caller */
+            free(b->lids);
+            free(b->awaited);
+            free(b);
+        } else {
+            barrier_free(b, -EINTR, NULL, 0);
+        }
     }
 }

@@ -106,7 +106,9 @@ struct want {
 
 struct barrier {
     struct barrier *next;
-    struct control_request *rq;
+    struct control_request *rq; /* either this or the next */
+    struct sync_wait *sync;
+    bool *awaited;    /* per peer: it could be reached when the barrier was begun */
     uint64_t intents; /* all before this number must be in the index */
     uint64_t *lids;   /* then these must be sealed; NULL: not asked for yet */
     size_t nlids;
@@ -212,6 +214,7 @@ struct node {
     struct peer *peers;
     size_t npeers;
     struct barrier *barriers;
+    atomic_bool barriers_ended; /* none is answered any more */
     struct gossip gossip[GOSSIP_MAX];
     size_t ngossip;
     uint64_t gossip_counter;
@@ -346,6 +349,7 @@ enum inmsg_type {
     IN_STATE,
     IN_DOWN,
     IN_BARRIER,
+    IN_SYNC,
     IN_COMMAND,
 };
 struct inmsg {
@@ -387,8 +391,13 @@ void gossip_own(struct node *n, struct gossip *out);
 
 /* ---- barrier.c ---- */
 void barrier_add(struct node *n, struct control_request *rq); /* takes rq */
-void barrier_check(struct node *n);                           /* after each round */
-void barrier_drop_all(struct node *n);                        /* after control_stop; frees */
+struct sync_wait;
+void barrier_add_sync(struct node *n, struct sync_wait *w);
+/* For an fsync's own thread (mount_env.acknowledged): waits until one or all (config ack) of the
+ * peers that can be reached have what was written to the file. FARM_ECLOSED: the worker ends. */
+FARM_MUSTUSE int barrier_sync(void *node, uint64_t lid);
+void barrier_check(struct node *n);    /* after each round */
+void barrier_drop_all(struct node *n); /* after control_stop; frees */
 
 /* ---- control_files.c ---- */
 extern const struct control_provider control_files; /* ctx is set to the node by the worker */

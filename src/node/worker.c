@@ -283,8 +283,11 @@ static int serve(struct node *n)
                             .claims = n->claims,
                             .dirty = n->dirty,
                             .staging = n->staging,
-                            .hide = n->args->hide};
+                            .hide = n->args->hide,
+                            .arg = n};
 
+    if (n->config->ack != ACK_LOCAL)
+        env.acknowledged = barrier_sync;
     int rc = mount_start(&env, &n->mount);
     if (rc)
         return fail(n, "serving the mount", rc);
@@ -383,6 +386,9 @@ static void inbox_round(struct node *n)
         struct inmsg *m = (struct inmsg *)(void *)q;
         if (m->type == IN_BARRIER) {
             barrier_add(n, m->p);
+            free(m);
+        } else if (m->type == IN_SYNC) {
+            barrier_add_sync(n, m->p);
             free(m);
         } else if (m->type == IN_COMMAND) {
             command_run(n, m->p);
@@ -534,8 +540,6 @@ int worker_main(const struct worker_args *a)
     snprintf(name, sizeof name, "%s/%s worker", a->config->node, a->config->folder);
     log_init(name, LOG_INFO_);
     signal(SIGPIPE, SIG_IGN);
-    if (a->config->ack != ACK_LOCAL)
-        log_warn("ack = one | all is not there yet: fsync waits for this node's disk only");
     int rc = node_init(n, a);
     if (!rc)
         rc = open_rooms(n);
