@@ -176,6 +176,7 @@ struct node {
     struct queue inbox; /* struct inmsg */
     int epoll, link_fd;
     bool stopping, serving;
+    bool unclean; /* what ran before us here did not stop in order */
     enum node_state state;
     char state_reason[160];
     uint64_t started_us; /* mono */

@@ -9,6 +9,7 @@
 #include "store/attrs.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -88,6 +89,41 @@ static int make_root(struct node *n)
     return rc;
 }
 
+static void read_boot_id(uint8_t id[16])
+{
+    char text[64];
+    size_t got = 0, k = 0;
+
+    memset(id, 0, 16);
+    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || io_pread(fd, text, sizeof text, 0, &got) < 0)
+        log_warn("the kernel does not tell its boot id");
+    if (fd >= 0)
+        close(fd);
+    for (size_t i = 0; i < got && k < 32; i++) {
+        const char *hex = "0123456789abcdef", *p = text[i] ? strchr(hex, text[i]) : NULL;
+        if (!p)
+            continue;
+        id[k / 2] = (uint8_t)(id[k / 2] << 4 | (p - hex));
+        k++;
+    }
+}
+
+/* The mark of an orderly stop is taken away before anything changes. */
+static void judge_stop(struct node *n, bool fresh)
+{
+    uint8_t boot[16];
+
+    read_boot_id(boot);
+    n->unclean = !fresh && !n->meta.clean;
+    if (n->unclean && !n->args->restarted)
+        log_warn("the last run did not stop in order%s",
+                 memcmp(boot, n->meta.boot_id, sizeof boot) != 0 ? "; the machine was started anew"
+                                                                 : "");
+    n->meta.clean = 0;
+    memcpy(n->meta.boot_id, boot, sizeof boot);
+}
+
 static int first_meta(struct node *n)
 {
     n->meta.folder_id = n->config->folder_id;
@@ -133,6 +169,7 @@ static int load_meta(struct node *n, bool fresh)
         n->meta.log_head = index_log_head(n->index);
     }
     n->nseeds = 0;
+    judge_stop(n, fresh);
     uint64_t from = n->meta.next_lid;
     n->meta.next_lid += LIDS_BLOCK;
     if (!rc)
@@ -142,6 +179,8 @@ static int load_meta(struct node *n, bool fresh)
         return rc;
     }
     rc = index_commit(n->index);
+    if (!rc)
+        rc = index_sync(n->index);
     if (!rc)
         rc = nodes_new(n->index, n->args->rootfd, NODES_CACHED, NODES_FDS, &n->nodes);
     if (!rc)
@@ -478,6 +517,19 @@ static void drain_inbox(struct node *n)
     }
 }
 
+/* All is in the index, and the index on the disk. */
+static int mark_clean(struct node *n)
+{
+    int rc = index_sync(n->index);
+    if (!rc)
+        rc = txn_begin(n);
+    if (rc)
+        return rc;
+    n->meta.clean = 1;
+    rc = txn_commit(n);
+    return rc ? rc : index_sync(n->index);
+}
+
 static void stop(struct node *n)
 {
     session_stop_all(n);
@@ -497,9 +549,10 @@ static void stop(struct node *n)
     int rc = apply_local(n);
     if (rc)
         log_error_code(rc, "recording the last changes; the next start finds them");
-    rc = index_sync(n->index);
+    else
+        rc = mark_clean(n);
     if (rc)
-        log_error_code(rc, "syncing the index");
+        log_error_code(rc, "marking the state as stopped in order");
 }
 
 static int node_init(struct node *n, const struct worker_args *a)

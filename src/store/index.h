@@ -29,11 +29,13 @@ struct index_meta {
     uint64_t next_id;
     uint64_t next_lid; /* lids below are used up (handed out in blocks) */
     uint64_t hlc;
-    uint64_t log_head; /* position of the next log entry, from 1 */
-    uint64_t conn;     /* identifies the FUSE mount the last worker served (0 none) */
-    uint64_t intents;  /* every intent before this sequence number has been turned into records */
-    uint8_t boot_id[16];
-    uint8_t clean;   /* 1: stopped cleanly, nothing changed behind our back since */
+    uint64_t log_head;   /* position of the next log entry, from 1 */
+    uint64_t conn;       /* identifies the FUSE mount the last worker served (0 none) */
+    uint64_t intents;    /* every intent before this sequence number has been turned into records */
+    uint8_t boot_id[16]; /* of the kernel under which a worker last opened the index */
+    /* 1: the last worker stopped in order and its state is on the disk. Taken away, on the disk
+     * too, before a worker changes anything. */
+    uint8_t clean;
     uint8_t scanned; /* 1: the first scan of the folder has been done */
     struct vvec know;
 };
