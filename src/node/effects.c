@@ -188,6 +188,25 @@ static int make_room(struct node *n, const struct effect *e, const struct ends *
     return 0;
 }
 
+/* Another name, where something else may stand: that is replaced in one step. */
+static int run_link(struct node *n, const struct ends *x)
+{
+    char name[32];
+
+    if (linkat(x->from, x->nfrom, x->to, x->nto, 0) == 0)
+        return 0;
+    if (errno != EEXIST)
+        return -errno;
+    snprintf(name, sizeof name, "l%016llx", (unsigned long long)n->next_key++);
+    if (linkat(x->from, x->nfrom, n->staging->in, name, 0) < 0)
+        return -errno;
+    if (renameat(n->staging->in, name, x->to, x->nto) == 0)
+        return 0;
+    int rc = -errno;
+    unlinkat(n->staging->in, name, 0);
+    return rc;
+}
+
 static int run_move(struct node *n, const struct effect *e)
 {
     struct ends x;
@@ -211,7 +230,7 @@ static int run_move(struct node *n, const struct effect *e)
     if (rc)
         goto out;
     if (e->op == EFFECT_LINK)
-        rc = linkat(x.from, x.nfrom, x.to, x.nto, 0) < 0 ? -errno : 0;
+        rc = run_link(n, &x);
     else
         rc = renameat(x.from, x.nfrom, x.to, x.nto) < 0 ? -errno : 0;
 out:
