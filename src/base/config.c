@@ -21,6 +21,7 @@
 #include <sys/un.h>
 
 #define SEAL_AFTER_MAX_MS 3600000u
+#define AGE_MAX_DAYS 3650ul
 
 enum section { SECTION_NONE, SECTION_NODE, SECTION_FOLDER, SECTION_SSH, SECTION_PEER, SECTION_END };
 
@@ -168,6 +169,51 @@ static int set_duration(void *field, const char *v)
     return 0;
 }
 
+/* Of things that are kept: 90s, 30m, 12h, 7d; off: 0. */
+static int set_age(void *field, const char *v)
+{
+    static const struct {
+        const char *unit;
+        unsigned s;
+    } units[] = {{"s", 1}, {"m", 60}, {"h", 3600}, {"d", 86400}};
+    unsigned long n;
+    const char *unit;
+    if (strcmp(v, "off") == 0) {
+        *(uint64_t *)field = 0;
+        return 0;
+    }
+    if (get_number(v, AGE_MAX_DAYS * 86400ul, &n, &unit) < 0 || n == 0)
+        return -EINVAL;
+    for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
+        if (strcmp(unit, units[i].unit) != 0)
+            continue;
+        if (n > AGE_MAX_DAYS * 86400ul / units[i].s)
+            return -EINVAL;
+        *(uint64_t *)field = (uint64_t)n * units[i].s;
+        return 0;
+    }
+    return -EINVAL;
+}
+
+/* Bytes: 500M, 1G, 2T; off: 0, no bound. */
+static int set_quota(void *field, const char *v)
+{
+    static const char units[] = "KMGT";
+    unsigned long n;
+    const char *unit;
+    if (strcmp(v, "off") == 0) {
+        *(uint64_t *)field = 0;
+        return 0;
+    }
+    if (get_number(v, 1ul << 20, &n, &unit) < 0 || n == 0 || unit[0] == '\0' || unit[1] != '\0')
+        return -EINVAL;
+    const char *at = strchr(units, unit[0]);
+    if (at == NULL)
+        return -EINVAL;
+    *(uint64_t *)field = (uint64_t)n << (10 * (at - units + 1));
+    return 0;
+}
+
 static int set_port(void *field, const char *v)
 {
     unsigned long n;
@@ -209,6 +255,8 @@ static int set_connect(void *field, const char *v)
 #define NODE_NAME_RULE "1 to 63 of a-z 0-9 -, the first not -"
 #define FOLDER_NAME_RULE "1 to 63 of a-z 0-9 _ -, the first not -"
 #define PATH_RULE "an absolute path"
+#define AGE_RULE "off, or a time such as 12h or 7d, at most 3650d"
+#define QUOTA_RULE "off, or a size such as 500M or 1G"
 #define OF(field) offsetof(struct config, field)
 #define OF_PEER(field) offsetof(struct config_peer, field)
 
@@ -223,6 +271,10 @@ static const struct key keys[] = {
     {SECTION_FOLDER, "ack", OF(ack), set_ack, false, false, "one of local, one, all"},
     {SECTION_FOLDER, "seal-after", OF(seal_after_ms), set_duration, false, false,
      "a duration up to 3600s such as 2s or 500ms"},
+    {SECTION_FOLDER, "history", OF(history_age_s), set_age, false, false, AGE_RULE},
+    {SECTION_FOLDER, "history-quota", OF(history_quota), set_quota, false, false, QUOTA_RULE},
+    {SECTION_FOLDER, "conflicts-age", OF(conflicts_age_s), set_age, false, false, AGE_RULE},
+    {SECTION_FOLDER, "conflicts-quota", OF(conflicts_quota), set_quota, false, false, QUOTA_RULE},
     {SECTION_SSH, "user", OF(ssh_user), set_word, false, false, "a user name"},
     {SECTION_SSH, "key", OF(ssh_key), set_path, false, false, PATH_RULE},
     {SECTION_SSH, "known-hosts", OF(known_hosts), set_path, false, false, PATH_RULE},
@@ -476,6 +528,8 @@ static int load(struct parse *p, const char *file, struct config **out)
     p->c = calloc(1, sizeof(*p->c));
     if (p->c != NULL) {
         p->c->seal_after_ms = 2000;
+        p->c->history_quota = p->c->conflicts_quota = 1ull << 30;
+        p->c->conflicts_age_s = 30 * 86400;
         p->c->file = strdup(file);
         p->c->peers = calloc(CONFIG_PEERS_MAX, sizeof(*p->c->peers));
     }

@@ -31,11 +31,15 @@ struct config {
     char *state;   /* /var/lib/farmfs/<folder> */
     char *staging; /* NULL: choose a sibling of dir */
     enum config_ack ack;
-    uint32_t seal_after_ms; /* 2000 */
-    char *ssh_user;         /* farmfs */
-    char *ssh_key;          /* /etc/farmfs/id_ed25519 */
-    char *known_hosts;      /* /etc/farmfs/known_hosts */
-    char *run_dir;          /* /run/farmfs */
+    uint32_t seal_after_ms;   /* 2000 */
+    uint64_t history_age_s;   /* 0: no history */
+    uint64_t history_quota;   /* bytes; 1 GiB */
+    uint64_t conflicts_age_s; /* 0: however old; 30 days */
+    uint64_t conflicts_quota; /* bytes, 0: however many; 1 GiB */
+    char *ssh_user;           /* farmfs */
+    char *ssh_key;            /* /etc/farmfs/id_ed25519 */
+    char *known_hosts;        /* /etc/farmfs/known_hosts */
+    char *run_dir;            /* /run/farmfs */
     struct config_peer *peers;
     size_t npeers;
 };

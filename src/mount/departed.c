@@ -122,7 +122,7 @@ void departed_forget(struct mount *m, uint64_t lid)
     char name[40];
     staging_orphan_name(lid, name);
     nodes_close_fds(m->env.nodes, lid);
-    if (unlinkat(m->env.staging->orphans, name, 0) < 0 && errno != ENOENT)
+    if (!m->env.keep_orphans && unlinkat(m->env.staging->orphans, name, 0) < 0 && errno != ENOENT)
         log_warn_code(-errno, "cannot delete the unlinked file %s", name);
     int r = capture_add(m, INTENT_FORGET, 0, lid, 0, 0);
     if (r < 0 && r != FARM_ECLOSED)

@@ -40,7 +40,8 @@ struct mount_env {
     struct staging *staging;
     const char
         *hide; /* a name in the root that is not shown (staging inside the folder); or NULL */
-    unsigned threads; /* 0: as many as processors, at least 2, at most 8 */
+    bool keep_orphans; /* files that are unlinked and forgotten are the core's to delete */
+    unsigned threads;  /* 0: as many as processors, at least 2, at most 8 */
     /* fsync of a lid: returns 0 when the folder's `ack` is fulfilled; may wait. FARM_ECLOSED: the
      * worker ends, the caller is not answered. NULL: local only. */
     int (*acknowledged)(void *arg, uint64_t lid);

@@ -243,9 +243,7 @@ static int item_content(struct applying *a, struct batch_item *it, enum merge_re
         return it->data == ITEM_SAME && is_wanted(n, c->rid) ? wanted_no_more(n, c->rid) : 0;
     }
     if (result == MERGE_LOST)
-        return it->data == ITEM_STAGED
-                   ? plan_keep(&a->plan, it->staged, c, "changed on two nodes at once")
-                   : 0;
+        return it->data == ITEM_STAGED ? plan_keep(&a->plan, it->staged, c, KEPT_EDITED) : 0;
     int rc = n->records.names_of(n->records.ctx, c->rid, visit_seed, n);
     if (rc)
         return rc;

@@ -52,7 +52,7 @@ static void loc_decode(struct cur *c, struct loc *l)
     l->kind = cur_u8(c);
     if (l->kind == LOC_NONE)
         return;
-    if (l->kind > LOC_CONFLICT)
+    if (l->kind > LOC_HISTORY)
         c->err = FARM_ECORRUPT;
     l->lid = cur_u64(c);
     l->len = cur_u8(c);
@@ -114,6 +114,7 @@ static int loc_open(struct node *n, const struct loc *l, struct node_fd **ref, i
     case LOC_HIDDEN: *fd = n->staging->hidden; return 0;
     case LOC_ORPHAN: *fd = n->staging->orphans; return 0;
     case LOC_CONFLICT: *fd = n->staging->conflicts; return 0;
+    case LOC_HISTORY: *fd = n->staging->history; return 0;
     default: return -EINVAL;
     }
 }
@@ -154,20 +155,36 @@ static void ends_close(struct node *n, struct ends *x)
         nodes_put_fd(n->nodes, x->rdis);
 }
 
+/* The path of a name in a directory, "" when it has none. In effects_run, which has the reader. */
+static void path_at(struct node *n, const struct loc *l, char *out, size_t size)
+{
+    struct records r;
+    struct handle h;
+    struct id128 dir;
+    uint8_t type;
+    bool orphan;
+
+    out[0] = 0;
+    index_reader_records(n->reader, &r);
+    if (index_reader_by_lid(n->reader, l->lid, &h, &type, &dir, &orphan) < 0 ||
+        path_of(&r, dir, out, size - l->len - 2) < 0)
+        return;
+    size_t len = strlen(out);
+    snprintf(out + len, size - len, "%s%.*s", len ? "/" : "", (int)l->len, (const char *)l->name);
+}
+
 /* Something nobody told us of stands in the way: it is kept, never overwritten. */
 static int move_aside(struct node *n, const struct effect *e, int dirfd, const char *name)
 {
-    char key[32];
+    char path[4096];
 
-    snprintf(key, sizeof key, "%016llx", (unsigned long long)n->next_key++);
-    if (renameat(dirfd, name, n->staging->conflicts, key) < 0)
-        return -errno;
-    char path[512];
-    node_path(n, e->rid, path, sizeof path);
-    events_note(n->events, "found",
-                "%s: an unknown file stood where a peer's file belongs; kept as conflict %s", path,
-                key);
-    return 0;
+    path_at(n, &e->to, path, sizeof path);
+    return keep_now(n, dirfd, name, path, KEPT_FOUND, false);
+}
+
+static bool is_kept(const struct loc *l)
+{
+    return l->kind == LOC_CONFLICT || l->kind == LOC_HISTORY;
 }
 
 static int make_room(struct node *n, const struct effect *e, const struct ends *x)
@@ -183,8 +200,11 @@ static int make_room(struct node *n, const struct effect *e, const struct ends *
     if (S_ISDIR(st.st_mode))
         return renameat(x->to, x->nto, x->displaced, x->ndisplaced) < 0 ? -errno : 0;
     /* A second name first, so that the place is never empty. */
-    if (linkat(x->to, x->nto, x->displaced, x->ndisplaced, 0) < 0 && errno != EEXIST)
+    if (linkat(x->to, x->nto, x->displaced, x->ndisplaced, 0) == 0 || errno == EEXIST)
+        return 0;
+    if (!is_kept(&e->displaced))
         return -errno;
+    keep_lost(n, &e->displaced, -errno); /* the farm goes on without the loser */
     return 0;
 }
 
@@ -333,6 +353,10 @@ void effects_run(struct node *n, bool again)
         /* A directory that is gone took what was to happen in it along. */
         if (rc == -ESTALE || (again && rc == -ENOENT))
             continue;
+        if (rc && is_kept(&e->to)) {
+            keep_lost(n, &e->to, rc);
+            continue;
+        }
         if (rc) {
             char path[512];
             node_path(n, e->rid, path, sizeof path);

@@ -66,7 +66,7 @@ static json_t *own_state(const struct node *n)
     json_object_set_new(o, "weight", json_integer(strncmp(health, "up", 2) == 0 ? 100 : 0));
     json_object_set_new(o, "lag_ms", json_integer((json_int_t)worst_lag(n)));
     json_object_set_new(o, "position", json_integer((json_int_t)n->meta.log_head));
-    json_object_set_new(o, "conflicts", json_integer((json_int_t)n->conflicts));
+    json_object_set_new(o, "conflicts", json_integer((json_int_t)keep_conflicts(n)));
     json_object_set_new(o, "version", json_string(FARM_VERSION));
     json_object_set_new(o, "links", own_links(n));
     json_object_set_new(o, "applied", own_applied(n));

@@ -324,6 +324,34 @@ static int occupant(struct node *n, struct id128 parent, const uint8_t *name, ui
     return 0;
 }
 
+/* The last name of a file went here: it is among the orphans; a directory is gone. */
+static int history(struct node *n, struct id128 parent, const uint8_t *name, uint8_t len,
+                   struct id128 rid, struct id128 by, enum kept_why why)
+{
+    struct index_node row;
+    struct name_rec winner;
+    struct loc from = {.kind = LOC_ORPHAN};
+    char orphan[40];
+
+    if (!keep_history(n))
+        return 0;
+    int rc = index_get_node(n->index, rid, &row);
+    if (!rc)
+        rc = n->records.get_name(n->records.ctx, by, &winner);
+    if (rc)
+        return rc == -ENOENT ? 0 : rc;
+    staging_orphan_name(row.lid, orphan);
+    from.len = (uint8_t)strlen(orphan);
+    memcpy(from.name, orphan, from.len);
+    struct keeping what = {.why = why,
+                           .rid = rid,
+                           .winner = &winner.h,
+                           .parent = parent,
+                           .name = name,
+                           .name_len = len};
+    return keep_gone(n, &what, &from, &row.handle);
+}
+
 static int on_unlink(struct node *n, const struct intent *in)
 {
     struct id128 parent, nid, inode;
@@ -338,6 +366,8 @@ static int on_unlink(struct node *n, const struct intent *in)
     if (!rc)
         rc = held ? index_forget_name(n->index, nid)
                   : replica_unlink(&n->replica, node_wall(n), parent, in->name1, in->name1_len);
+    if (!rc && !held && (in->op == INTENT_RMDIR || in->flags & INTENT_F_ORPHAN))
+        rc = history(n, parent, in->name1, in->name1_len, inode, nid, KEPT_DELETED);
     return rc ? rc : local_lost(n, inode, (in->flags & INTENT_F_ORPHAN) != 0);
 }
 
@@ -385,6 +415,8 @@ static int on_rename(struct node *n, const struct intent *in)
     if (!rc)
         rc = replica_rename(&n->replica, node_wall(n), from, in->name1, in->name1_len, to,
                             in->name2, in->name2_len, exchange);
+    if (!rc && !unannounced && !exchange && in->flags & INTENT_F_ORPHAN2)
+        rc = history(n, to, in->name2, in->name2_len, replaced, moved, KEPT_REPLACED);
     if (!rc && !id_none(replaced) && !exchange && !id_eq(replaced, inode))
         rc = local_lost(n, replaced, (in->flags & INTENT_F_ORPHAN2) != 0);
     return rc == -ENOENT ? 0 : rc;
@@ -429,16 +461,24 @@ static int on_dirty(struct node *n, const struct intent *in)
 /* Unsealed writes to a file that a peer's version replaced meanwhile: kept, not lost. */
 static int keep_late(struct node *n, uint64_t lid)
 {
-    char from[40], to[32];
+    char from[40], path[4096] = "";
+    struct handle h;
+    struct id128 rid;
+    uint8_t type;
+    bool orphan;
 
+    if (index_reader_begin(n->reader) == 0) {
+        struct records r;
+        index_reader_records(n->reader, &r);
+        if (index_reader_by_lid(n->reader, lid, &h, &type, &rid, &orphan) < 0 ||
+            path_of(&r, rid, path, sizeof path) < 0)
+            path[0] = 0;
+        index_reader_end(n->reader);
+    }
     staging_orphan_name(lid, from);
-    snprintf(to, sizeof to, "%016llx", (unsigned long long)n->next_key++);
-    if (linkat(n->staging->orphans, from, n->staging->conflicts, to, 0) < 0)
-        return errno == ENOENT ? 0 : -errno;
-    events_note(
-        n->events, "conflict",
-        "a file written here while a peer's version came in: what was written is kept as conflict %s",
-        to);
+    int rc = keep_now(n, n->staging->orphans, from, path, KEPT_LATE, true);
+    if (rc && rc != -ENOENT)
+        return rc;
     dirty_drop(n->dirty, lid);
     return 0;
 }
@@ -456,7 +496,16 @@ static int on_forget(struct node *n, uint64_t lid)
     dirty_drop(n->dirty, lid);
     nodes_remove(n->nodes, lid);
     int rc = index_del_orphan(n->index, lid);
-    return rc == -ENOENT ? 0 : rc;
+    if (rc && rc != -ENOENT)
+        return rc;
+    if (!keep_history(n) && n->serving)
+        return 0; /* the mount has deleted it */
+    struct effect e = {.op = EFFECT_REMOVE, .from.kind = LOC_ORPHAN};
+    char orphan[40];
+    staging_orphan_name(lid, orphan);
+    e.from.len = (uint8_t)strlen(orphan);
+    memcpy(e.from.name, orphan, e.from.len);
+    return effects_add(&n->effects, &e);
 }
 
 static int on_intent(struct node *n, const struct intent *in)

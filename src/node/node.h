@@ -27,6 +27,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/stat.h>
 
 #define INTENTS_SIZE (32u * 1024u * 1024u)
 #define INDEX_MAP_SIZE ((size_t)256 << 30)
@@ -70,7 +71,7 @@ FARM_MUSTUSE int events_read(struct events *e, uint64_t off, size_t n, struct bu
 void events_on_grow(struct events *e, void (*f)(void *), void *arg);
 
 /* ---- effects.c ---- */
-enum loc_kind { LOC_NONE, LOC_DIR, LOC_IN, LOC_HIDDEN, LOC_ORPHAN, LOC_CONFLICT };
+enum loc_kind { LOC_NONE, LOC_DIR, LOC_IN, LOC_HIDDEN, LOC_ORPHAN, LOC_CONFLICT, LOC_HISTORY };
 struct loc {
     uint8_t kind;
     uint8_t len;
@@ -156,6 +157,22 @@ struct peer_shown {
     uint64_t backlog_entries, backlog_bytes, lag_ms, rtt_us, sent_bytes;
 };
 
+struct kept_later;
+struct kept_note;
+struct keep_total {
+    uint64_t count, bytes;
+};
+/* What is kept: keep.c. */
+struct keep {
+    struct keep_total total[KEPT_CLASSES];
+    uint64_t evicted, lost;      /* since the start */
+    uint64_t evict_us, sweep_us; /* mono: when last */
+    struct kept_later *later;    /* rows of what was kept outside of a transaction */
+    struct kept_note *notes;     /* of this transaction */
+    struct id128 *hidden;        /* of this transaction: names to be looked at */
+    size_t nhidden, hidden_size;
+};
+
 struct node {
     const struct worker_args *args;
     const struct config *config;
@@ -210,7 +227,8 @@ struct node {
     struct effects effects;      /* planned, committed, to be run */
     struct want *wants;
     size_t nwants, want_turn;
-    uint64_t next_key; /* conflicts/<key> */
+    uint64_t next_key; /* conflicts/<key>, history/<key> */
+    struct keep keep, keep_before;
 
     struct peer *peers;
     size_t npeers;
@@ -224,7 +242,6 @@ struct node {
     bool synced;        /* all connected peers were caught up with once since we started */
     uint64_t judged_us; /* when the state was first judged (mono) */
     uint64_t alone_us;  /* since when no peer is connected (mono), 0: one is */
-    uint64_t conflicts, conflicts_us; /* kept losers, as counted at that time */
 
     pthread_mutex_t status_lock; /* guards the rest */
     char *status_json, *status_text;
@@ -306,14 +323,77 @@ FARM_MUSTUSE int plan_content(struct plan *p, struct staged *s, const struct ind
                               bool conflict, const struct content_rec *loser);
 /* Keep staged data that lost a conflict. */
 FARM_MUSTUSE int plan_keep(struct plan *p, const char *staged, const struct content_rec *c,
-                           const char *why);
+                           enum kept_why why);
 FARM_MUSTUSE int plan_attr(struct plan *p, struct id128 rid);
 FARM_MUSTUSE int plan_finish(struct plan *p);
 void plan_fini(struct plan *p);
 /* Create directories, symlinks, FIFOs in the staging area, with attributes. */
 FARM_MUSTUSE int plan_stage_special(struct plan *p, const struct content_rec *c,
                                     struct staged **out);
-/* Path of an inode within the folder, for people. */
+
+/*
+ * ---- keep.c: what lost, was replaced or deleted, kept outside the tree ----
+ * See enum kept_class and kept_why in store/index.h. How something is kept:
+ *  - planned, in a transaction: keep_file gives it its row and the effect that takes the file to
+ *    where it is kept (or keep_row, where another effect takes it there);
+ *  - at once, by a system call: keep_now; the row follows with the next transaction.
+ * Both are listed in .farm/conflicts or .farm/history, restored, and dropped by age and quota.
+ */
+struct keeping {
+    enum kept_class class;
+    enum kept_why why;
+    struct id128 rid;
+    const struct content_rec *content; /* what is kept; NULL: unknown */
+    const struct rec_head *winner;     /* NULL: unknown */
+    struct id128 parent;               /* where it was; name_len 0: where rid is now */
+    const uint8_t *name;
+    uint8_t name_len;
+};
+/* A row; *to is where the file has to come. For conflicts an event, once that is committed. */
+FARM_MUSTUSE int keep_row(struct node *n, const struct keeping *what, struct loc *to);
+/* The file at `from` with that handle is moved; link: gets a second name. */
+FARM_MUSTUSE int keep_file(struct node *n, const struct keeping *what, const struct loc *from,
+                           const struct handle *h, bool link);
+/* What goes away in the ordinary way: into the history, if the folder has one. The class does not
+ * count; content NULL: as the records say. */
+FARM_MUSTUSE int keep_gone(struct node *n, const struct keeping *what, const struct loc *from,
+                           const struct handle *h);
+/* Into conflicts/, now; path "": unknown. Not to be used for what a transaction may undo. */
+FARM_MUSTUSE int keep_now(struct node *n, int dirfd, const char *name, const char *path,
+                          enum kept_why why, bool link);
+/* An effect could not bring a file to where it was to be kept. */
+void keep_lost(struct node *n, const struct loc *to, int code);
+bool keep_history(const struct node *n);
+/* Losers and hidden rivals. */
+static inline uint64_t keep_conflicts(const struct node *n)
+{
+    return n->keep.total[KEPT_CONFLICT].count + n->keep.total[KEPT_HIDDEN].count;
+}
+/* A name that may have become hidden, or come out: looked at by keep_hidden, in a transaction. */
+void keep_look(struct node *n, struct id128 nid);
+FARM_MUSTUSE int keep_hidden(struct node *n);
+/* Discard what has this id, or "all" conflicts; hidden names are part of the folder and stay. */
+void keep_drop(struct node *n, const char *id);
+void keep_timer(struct node *n);
+/* With the transaction; before: as it was when it began. */
+void keep_committed(struct node *n);
+void keep_aborted(struct node *n, const struct keep *before);
+const char *kept_why_text(uint8_t why);
+void kept_file_name(const struct index_kept *k, char out[40]);
+int kept_dir(const struct staging *s, uint8_t class);
+/* What can be seen of a file, and the time, into its row. */
+void kept_row_of_stat(struct node *n, struct index_kept *k, const struct stat *st);
+
+/* ---- keep_sweep.c ---- */
+/* At the start, before anything is kept: counts, and rows for files that have none. */
+FARM_MUSTUSE int keep_open(struct node *n);
+/* Now and then: data in hidden/ that nothing refers to any more. */
+void keep_sweep(struct node *n);
+
+/* ---- path.c ---- */
+/* Path of an inode in the tree of these records; -ENOENT: it is not in it, -ENAMETOOLONG. */
+FARM_MUSTUSE int path_of(const struct records *r, struct id128 rid, char *out, size_t size);
+/* For people, in a transaction; "(inode ...)" when it has none. */
 void node_path(struct node *n, struct id128 rid, char *out, size_t size);
 
 FARM_MUSTUSE int effects_add(struct effects *e, const struct effect *x);

@@ -78,6 +78,33 @@ static int loc_of_place(struct plan *p, struct id128 nid, const struct place *pl
 
 static const struct place nowhere = {.kind = PLACE_NONE};
 
+/* What is hidden is listed among the conflicts. */
+static int place_name(struct node *n, struct id128 nid, const struct place *pl)
+{
+    if (pl->kind == PLACE_HIDDEN || n->keep.total[KEPT_HIDDEN].count > 0)
+        keep_look(n, nid);
+    return n->records.set_place(n->records.ctx, nid, pl);
+}
+
+/* The name a file went away under, and why: into the history, if there is one. */
+static int plan_history(struct plan *p, const struct view_change *c, const struct place *now,
+                        const struct index_node *row, const struct loc *from, enum kept_why why)
+{
+    struct node *n = p->node;
+    struct name_rec name;
+
+    if (!keep_history(n))
+        return 0;
+    int rc = n->records.get_name(n->records.ctx, c->nid, &name);
+    struct keeping what = {.why = why,
+                           .rid = row->rid,
+                           .winner = &name.h,
+                           .parent = now->parent,
+                           .name = now->name,
+                           .name_len = now->name_len};
+    return rc ? rc : keep_gone(n, &what, from, &row->handle);
+}
+
 /* ---- what is at hand ---- */
 
 static struct staged *staged_of(struct plan *p, struct id128 rid)
@@ -277,6 +304,18 @@ static int plan_gone(struct plan *p, const struct index_node *row)
     return rc ? rc : index_del_node(n->index, row->rid, row->type != NODE_DIR);
 }
 
+static int displaced_history(struct plan *p, const struct view_change *c,
+                             const struct index_node *row)
+{
+    struct place now;
+    struct loc from;
+
+    int rc = p->node->records.get_place(p->node->records.ctx, c->nid, &now);
+    if (!rc)
+        rc = loc_of_place(p, c->nid, &now, &from);
+    return rc ? rc : plan_history(p, c, &now, row, &from, KEPT_REPLACED);
+}
+
 /* The one at the place we want goes away by being replaced, so that readers find one or the other.
  */
 static int plan_displace(struct plan *p, size_t at, struct effect *e)
@@ -298,12 +337,13 @@ static int plan_displace(struct plan *p, size_t at, struct effect *e)
             return rc;
         if (other.count == 0) {
             loc_orphan(&e->displaced, row.lid);
-            rc = plan_gone(p, &row);
+            rc = displaced_history(p, c, &row);
+            if (!rc)
+                rc = plan_gone(p, &row);
         }
     }
     if (!rc)
-        rc = n->records.set_place(n->records.ctx, c->nid,
-                                  c->to.kind == PLACE_HIDDEN ? &c->to : &nowhere);
+        rc = place_name(n, c->nid, c->to.kind == PLACE_HIDDEN ? &c->to : &nowhere);
     p->done[at] = 2;
     return rc;
 }
@@ -407,7 +447,7 @@ static int plan_at(struct plan *p, size_t i)
     if (!rc)
         rc = effects_add(&n->effects, &e);
     if (!rc)
-        rc = n->records.set_place(n->records.ctx, nid, &p->changes[i].to);
+        rc = place_name(n, nid, &p->changes[i].to);
     p->done[i] = 2;
     return rc;
 }
@@ -426,11 +466,11 @@ static int plan_away(struct plan *p, size_t i)
     p->done[i] = 2;
     int rc = n->records.get_place(n->records.ctx, c->nid, &now);
     if (rc == -ENOENT || (rc == 0 && now.kind == PLACE_NONE))
-        return n->records.set_place(n->records.ctx, c->nid, &c->to);
+        return place_name(n, c->nid, &c->to);
     if (!rc)
         rc = index_get_node(n->index, c->inode, &row);
     if (rc == -ENOENT)
-        return n->records.set_place(n->records.ctx, c->nid, &c->to);
+        return place_name(n, c->nid, &c->to);
     if (!rc)
         rc = loc_of_place(p, c->nid, &now, &e.from);
     if (!rc)
@@ -448,11 +488,13 @@ static int plan_away(struct plan *p, size_t i)
             e.op = EFFECT_MOVE;
             loc_orphan(&e.to, row.lid);
         }
-        rc = plan_gone(p, &row);
+        rc = plan_history(p, c, &now, &row, &e.from, KEPT_DELETED);
+        if (!rc)
+            rc = plan_gone(p, &row);
     }
     if (!rc)
         rc = effects_add(&n->effects, &e);
-    return rc ? rc : n->records.set_place(n->records.ctx, c->nid, &c->to);
+    return rc ? rc : place_name(n, c->nid, &c->to);
 }
 
 static int plan_one(struct plan *p, size_t i)
@@ -479,7 +521,7 @@ static int plan_hide_new(struct plan *p, size_t i)
         if (rc)
             return rc;
     }
-    return n->records.set_place(n->records.ctx, c->nid, &c->to);
+    return place_name(n, c->nid, &c->to);
 }
 
 int plan_changes(struct plan *p, struct view_change *changes, size_t n)
@@ -531,46 +573,53 @@ static int visit_place(void *arg, const struct name_rec *name)
     return 0;
 }
 
-static int keep_row(struct plan *p, uint64_t key, const struct content_rec *c, const char *why)
+/* What lost against what the records say now. */
+static int content_winner(struct node *n, struct id128 rid, struct content_rec *c)
+{
+    int rc = n->records.get_content(n->records.ctx, rid, c);
+    if (rc == -ENOENT)
+        memset(c, 0, sizeof *c);
+    return rc == -ENOENT ? 0 : rc;
+}
+
+int plan_keep(struct plan *p, const char *staged, const struct content_rec *c, enum kept_why why)
 {
     struct node *n = p->node;
-    struct index_kept *k = calloc(1, sizeof *k);
-    if (!k)
-        return -ENOMEM;
-    k->key = key;
-    k->when_us = node_wall(n);
-    k->rid = c->rid;
-    k->stamp = c->h.stamp;
-    snprintf(k->why, sizeof k->why, "%s", why);
-    node_path(n, c->rid, (char *)k->path, sizeof k->path);
-    k->path_len = (uint16_t)strlen((char *)k->path);
-    int rc = index_put_kept(n->index, k);
-    events_note(n->events, "conflict", "%s: %s; the loser is kept as conflict %016llx",
-                (char *)k->path, why, (unsigned long long)key);
-    free(k);
-    return rc;
-}
+    struct content_rec winner;
+    struct handle h;
+    struct loc from;
 
-static void loc_conflict(struct node *n, struct loc *l, uint64_t *key)
-{
-    char name[32];
-
-    *key = n->next_key++;
-    snprintf(name, sizeof name, "%016llx", (unsigned long long)*key);
-    loc_str(l, LOC_CONFLICT, name);
-}
-
-int plan_keep(struct plan *p, const char *staged, const struct content_rec *c, const char *why)
-{
-    struct effect e = {.op = EFFECT_MOVE, .rid = c->rid};
-    uint64_t key;
-
-    loc_str(&e.from, LOC_IN, staged);
-    loc_conflict(p->node, &e.to, &key);
-    int rc = handle_of_name(p->node->staging->in, staged, &e.handle);
+    loc_str(&from, LOC_IN, staged);
+    int rc = handle_of_name(n->staging->in, staged, &h);
     if (!rc)
-        rc = keep_row(p, key, c, why);
-    return rc ? rc : effects_add(&p->node->effects, &e);
+        rc = content_winner(n, c->rid, &winner);
+    struct keeping what = {
+        .class = KEPT_CONFLICT, .why = why, .rid = c->rid, .content = c, .winner = &winner.h};
+    return rc ? rc : keep_file(n, &what, &from, &h, false);
+}
+
+/* What the new content takes the place of: kept as a loser, or in the history, or on its way out.
+ */
+static int plan_replaced(struct plan *p, struct effect *e, const struct index_node *old,
+                         bool conflict, const struct content_rec *before, const struct places *x)
+{
+    struct node *n = p->node;
+    struct content_rec winner;
+    struct loc from;
+
+    int rc = content_winner(n, old->rid, &winner);
+    struct keeping what = {.class = KEPT_CONFLICT,
+                           .why = conflict ? KEPT_EDITED : KEPT_REPLACED,
+                           .rid = old->rid,
+                           .content = before,
+                           .winner = &winner.h};
+    if (!rc && conflict)
+        return keep_row(n, &what, &e->displaced);
+    loc_orphan(&e->displaced, old->lid);
+    if (rc || x->n == 0)
+        return rc;
+    rc = loc_of_place(p, x->nids[0], &x->at[0], &from);
+    return rc ? rc : keep_gone(n, &what, &from, &old->handle);
 }
 
 int plan_content(struct plan *p, struct staged *s, const struct index_node *old, bool conflict,
@@ -585,14 +634,8 @@ int plan_content(struct plan *p, struct staged *s, const struct index_node *old,
     struct effect e = {.op = EFFECT_MOVE, .rid = s->rid, .handle = s->handle, .lid = s->lid};
     e.old_lid = old->lid;
     loc_str(&e.from, LOC_IN, s->name);
-    if (conflict) {
-        uint64_t key;
-        loc_conflict(n, &e.displaced, &key);
-        if (!rc)
-            rc = keep_row(p, key, loser, "changed on two nodes at once");
-    } else {
-        loc_orphan(&e.displaced, old->lid);
-    }
+    if (!rc)
+        rc = plan_replaced(p, &e, old, conflict, loser, x);
     for (size_t i = 0; i < x->n && !rc; i++) {
         if (i > 0) { /* the other hard links: a link to the first, renamed over the old one */
             struct effect link = {
@@ -655,6 +698,8 @@ int plan_finish(struct plan *p)
     uint64_t lid;
 
     int rc = plan_shelve(p);
+    if (!rc)
+        rc = keep_hidden(n);
     while (!rc && map_u64_next(&p->touched, &it, &lid)) {
         struct index_node row;
         rc = index_get_node_by_lid(n->index, lid, &row);
@@ -679,35 +724,4 @@ void plan_fini(struct plan *p)
     free(p->changes);
     free(p->done);
     map_u64_fini(&p->touched);
-}
-
-/* ---- for people ---- */
-
-void node_path(struct node *n, struct id128 rid, char *out, size_t size)
-{
-    struct id128 chain[64];
-    size_t depth = 0, used = 0;
-
-    snprintf(out, size, "(inode %llx.%llu)", (unsigned long long)rid.node,
-             (unsigned long long)rid.n);
-    if (!n->in_txn)
-        return;
-    struct plan p = {.node = n};
-    struct name_rec name;
-    for (struct id128 at = rid; !id_eq(at, RID_ROOT) && depth < 64;) {
-        struct elsewhere e;
-        if (find_elsewhere(&p, at, (struct id128){0, 0}, &e) || e.count == 0 ||
-            e.place.kind != PLACE_AT)
-            return;
-        chain[depth++] = e.nid;
-        at = e.place.parent;
-    }
-    out[0] = 0;
-    while (depth-- > 0 && used + 1 < size) {
-        if (n->records.get_name(n->records.ctx, chain[depth], &name))
-            return;
-        int w = snprintf(out + used, size - used, "%s%.*s", used ? "/" : "", (int)name.name_len,
-                         (const char *)name.name);
-        used += w > 0 ? (size_t)w : 0;
-    }
 }

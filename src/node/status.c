@@ -5,7 +5,6 @@
 #include "base/log.h"
 #include "link/link.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -360,27 +359,6 @@ static void update_state(struct node *n)
 
 /* ---- what is shown ---- */
 
-static void count_conflicts(struct node *n)
-{
-    uint64_t now = node_mono(n), count = 0;
-
-    if (n->conflicts_us && now - n->conflicts_us < RECOUNT_US)
-        return;
-    n->conflicts_us = now;
-    int fd = openat(n->staging->conflicts, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
-    if (!d) {
-        if (fd >= 0)
-            close(fd);
-        return;
-    }
-    const struct dirent *e;
-    while ((e = readdir(d)))
-        count += e->d_name[0] != '.';
-    closedir(d);
-    n->conflicts = count;
-}
-
 static void show_peer(const struct node *n, const struct peer *p, struct peer_shown *out)
 {
     *out = (struct peer_shown){.met = p->met,
@@ -460,7 +438,12 @@ static char *make_json(const struct node *n, const char *health, const struct pe
     json_object_set_new(o, "position", number_json(n->meta.log_head));
     json_object_set_new(o, "unannounced", number_json(n->held.n));
     json_object_set_new(o, "missing", number_json(n->nwants));
-    json_object_set_new(o, "conflicts", number_json(n->conflicts));
+    json_object_set_new(o, "conflicts", number_json(keep_conflicts(n)));
+    json_object_set_new(o, "conflicts_bytes", number_json(n->keep.total[KEPT_CONFLICT].bytes));
+    json_object_set_new(o, "history", number_json(n->keep.total[KEPT_HISTORY].count));
+    json_object_set_new(o, "history_bytes", number_json(n->keep.total[KEPT_HISTORY].bytes));
+    json_object_set_new(o, "kept_evicted", number_json(n->keep.evicted));
+    json_object_set_new(o, "kept_lost", number_json(n->keep.lost));
     json_object_set_new(o, "peers", peers_json(n, shown));
     char *text = json_dumps(o, JSON_INDENT(2));
     json_decref(o);
@@ -492,7 +475,7 @@ static char *make_text(const struct node *n, const char *health, const struct pe
     buf_printf(&b, "position     %" PRIu64 "\n", n->meta.log_head);
     buf_printf(&b, "unannounced  %zu\n", n->held.n);
     buf_printf(&b, "missing      %zu\n", n->nwants);
-    buf_printf(&b, "conflicts    %" PRIu64 "\n", n->conflicts);
+    buf_printf(&b, "conflicts    %" PRIu64 "\n", keep_conflicts(n));
     buf_printf(&b, "version      %s\n", FARM_VERSION);
     buf_printf(&b, "peers\n");
     for (size_t i = 0; i < n->npeers; i++)
@@ -537,7 +520,6 @@ void status_update(struct node *n)
 {
     for (size_t i = 0; i < n->npeers; i++)
         update_peer(n, &n->peers[i]);
-    count_conflicts(n);
     update_state(n);
     show(n);
 }

@@ -16,6 +16,7 @@ int txn_begin(struct node *n)
     n->in_txn = true;
     n->replica_before = n->replica;
     n->meta_before = n->meta;
+    n->keep_before = n->keep;
     n->consumed = n->meta.intents ? n->meta.intents - 1 : 0;
     return 0;
 }
@@ -81,6 +82,7 @@ static void forget(struct node *n)
     map_clear(&n->settle);
     n->replica = n->replica_before;
     n->meta = n->meta_before;
+    keep_aborted(n, &n->keep_before);
     n->effects.n = 0;
     n->nseeds = 0;
 }
@@ -115,6 +117,7 @@ int txn_commit(struct node *n)
         return rc;
     }
     seal_done(n);
+    keep_committed(n);
     map_clear(&n->to_stat);
     map_clear(&n->to_touch);
     leave(n);
@@ -141,6 +144,8 @@ void node_seed(void *node, struct id128 nid)
 {
     struct node *n = node;
 
+    if (n->keep.total[KEPT_HIDDEN].count > 0)
+        keep_look(n, nid);
     if (n->nseeds == n->seeds_size) {
         size_t size = n->seeds_size ? n->seeds_size * 2 : 64;
         struct id128 *v = realloc(n->seeds, size * sizeof *v);

@@ -266,7 +266,9 @@ static int visit_old_orphan(void *arg, uint64_t lid)
 
 static int recover(struct node *n)
 {
-    int rc = apply_pending(n);
+    int rc = keep_open(n);
+    if (!rc)
+        rc = apply_pending(n);
     if (!rc) /* what lies in in/ belongs to nobody now */
         rc = staging_clean(n->staging, false);
     if (!rc)
@@ -323,7 +325,8 @@ static int serve(struct node *n)
                             .dirty = n->dirty,
                             .staging = n->staging,
                             .hide = n->args->hide,
-                            .arg = n};
+                            .arg = n,
+                            .keep_orphans = keep_history(n)};
 
     if (n->config->ack != ACK_LOCAL)
         env.acknowledged = barrier_sync;
@@ -453,6 +456,7 @@ static void timers(struct node *n)
     uint64_t now = node_mono(n);
 
     seal_timer(n);
+    keep_timer(n);
     if (now - n->synced_us >= SYNC_EVERY_US) {
         if (n->meta.log_head != n->synced_head && index_sync(n->index) < 0)
             events_raise(n->events, "sync", "the index cannot be synced to disk");

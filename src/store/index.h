@@ -159,19 +159,51 @@ FARM_MUSTUSE int index_put_peer(struct index *ix, const struct index_peer *p);
 typedef int (*peer_visit)(void *arg, const struct index_peer *p);
 FARM_MUSTUSE int index_peers(struct index *ix, peer_visit f, void *arg);
 
-/* Content that lost a conflict: the file is in the staging area under conflicts/<key>. */
+/*
+ * What is kept outside the tree. Where its file is, in the staging area, follows from the class:
+ * conflicts/<key>, hidden/<nid>, history/<key>. Keys rise with time, but for hidden names, whose
+ * key follows from their nid (index_kept_hidden_key).
+ */
+enum kept_class {
+    KEPT_CONFLICT = 1, /* lost to another change */
+    KEPT_HIDDEN = 2,   /* a name that lost its place: still part of the folder */
+    KEPT_HISTORY = 3,  /* replaced or deleted in the ordinary way */
+    KEPT_CLASSES,
+};
+enum kept_why {
+    KEPT_EDITED = 1, /* changed on two nodes at once */
+    KEPT_NAMED,      /* something else got the name at the same time */
+    KEPT_FOUND,      /* nobody knew of it, and it stood where a peer's file belongs */
+    KEPT_LATE,       /* written while a peer's version came in */
+    KEPT_REJOINED,   /* a change of this node that nobody had when it rejoined */
+    KEPT_LEFT,       /* lay in the staging area without a row */
+    KEPT_REPLACED,
+    KEPT_DELETED,
+    KEPT_WHYS,
+};
+#define KEPT_HIDDEN_BIT (1ull << 61)
 struct index_kept {
-    uint64_t key;
+    uint64_t key;             /* below 1 << 62 */
+    uint8_t class, why, type; /* type: enum node_type */
     uint64_t when_us;
-    struct id128 rid;
-    struct stamp stamp;
-    char why[32];
-    uint16_t path_len;
+    struct id128 rid, nid;   /* nid: KEPT_HIDDEN */
+    struct rec_head version; /* of the content that is kept; zeros: unknown */
+    struct rec_head winner;  /* what it lost to, was replaced or deleted by; zeros: unknown */
+    uint64_t size;
+    int64_t mtime_ns;
+    uint32_t mode, uid, gid;
+    uint16_t path_len; /* 0: unknown; never begins with '/' */
     uint8_t path[4096];
 };
+uint64_t index_kept_hidden_key(struct id128 nid);
 FARM_MUSTUSE int index_put_kept(struct index *ix, const struct index_kept *k);
-typedef int (*kept_visit)(void *arg, const struct index_kept *k);
-FARM_MUSTUSE int index_each_kept(struct index *ix, kept_visit f, void *arg);
+/* -ENOENT when there is none. */
+FARM_MUSTUSE int index_del_kept(struct index *ix, uint8_t class, uint64_t key);
+/* The first row of a class whose key is at least `key`; -ENOENT at the end of the class. */
+FARM_MUSTUSE int index_next_kept(struct index *ix, uint8_t class, uint64_t key,
+                                 struct index_kept *out);
+/* The greatest key of a class that is no hidden name's, 0: none. */
+FARM_MUSTUSE int index_last_kept(struct index *ix, uint8_t class, uint64_t *key);
 
 /* Readers: open once per thread; each begin sees the latest commit; pointers handed out are valid
  * until the end. */
@@ -188,6 +220,15 @@ FARM_MUSTUSE int index_reader_by_handle(struct index_reader *r, const struct han
 FARM_MUSTUSE int index_reader_node(struct index_reader *r, struct id128 rid, struct index_node *n);
 FARM_MUSTUSE int index_reader_record(struct index_reader *r, enum rec_kind kind, struct id128 id,
                                      struct record *out);
+/* The records as a whole, to be read only, from begin to end of a reading. */
+void index_reader_records(struct index_reader *r, struct records *out);
+/* The position of a record's entry in the log; 0: it has none. */
+FARM_MUSTUSE int index_reader_pos(struct index_reader *r, enum rec_kind kind, struct id128 id,
+                                  uint64_t *pos);
+FARM_MUSTUSE int index_reader_peers(struct index_reader *r, peer_visit f, void *arg);
+/* As index_next_kept. */
+FARM_MUSTUSE int index_reader_next_kept(struct index_reader *r, uint8_t class, uint64_t key,
+                                        struct index_kept *out);
 /* Leaves of the current content, as index_get_leaves; -ENOENT for files of at most one block. */
 FARM_MUSTUSE int index_reader_leaves(struct index_reader *r, struct id128 rid,
                                      const uint8_t **leaves, uint64_t *n);

@@ -23,7 +23,7 @@
  *   leaves    rid                              n x 32 bytes
  *   journal   rid, u64 ordinal                 version | base | u32 n | n x (u64 off, u64 len)
  *   peers     u64 node                         struct index_peer without node
- *   kept      u64 key                          struct index_kept without key
+ *   kept      u8 class, u64 key                struct index_kept without them
  *   todo      rid                              u8 flags
  *   pending   u64 ordinal                      an effect, opaque here
  */
@@ -179,5 +179,8 @@ uint32_t ranges_tidy(struct range *r, uint32_t n, uint32_t max);
 FARM_MUSTUSE int journal_union(const struct index *ix, MDB_txn *txn, struct id128 rid,
                                struct stamp from, struct stamp to, struct range *out, uint32_t max,
                                uint32_t *n);
+
+FARM_MUSTUSE int kept_next(const struct index *ix, MDB_txn *txn, uint8_t class, uint64_t key,
+                           struct index_kept *out);
 
 #endif

@@ -7,12 +7,14 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct index_reader {
     struct index *ix;
     MDB_txn *txn;
     MDB_cursor *log; /* stays near where a sender reads */
     bool open;
+    struct index as_index; /* the index as of this reading: for index_reader_records */
 };
 
 int index_reader_new(struct index *ix, struct index_reader **out)
@@ -118,6 +120,39 @@ int index_reader_leaves(struct index_reader *r, struct id128 rid, const uint8_t 
                         uint64_t *n)
 {
     return leaves_row(r->ix, r->txn, rid, leaves, n);
+}
+
+void index_reader_records(struct index_reader *r, struct records *out)
+{
+    farm_assert(r->open);
+    r->as_index = (struct index){.env = r->ix->env, .txn = r->txn};
+    memcpy(r->as_index.dbi, r->ix->dbi, sizeof r->as_index.dbi);
+    index_records(&r->as_index, out);
+}
+
+int index_reader_pos(struct index_reader *r, enum rec_kind kind, struct id128 id, uint64_t *pos)
+{
+    struct row_local local;
+    struct record rec;
+
+    int e = record_row(r->ix, r->txn, kind, id, &rec, &local);
+    if (!e)
+        *pos = local.pos;
+    return e;
+}
+
+int index_reader_peers(struct index_reader *r, peer_visit f, void *arg)
+{
+    struct index as = {.env = r->ix->env, .txn = r->txn};
+
+    memcpy(as.dbi, r->ix->dbi, sizeof as.dbi);
+    return index_peers(&as, f, arg);
+}
+
+int index_reader_next_kept(struct index_reader *r, uint8_t class, uint64_t key,
+                           struct index_kept *out)
+{
+    return kept_next(r->ix, r->txn, class, key, out);
 }
 
 /* The entry at or after pos, or after the one the cursor is at. -ENOENT at the end. */

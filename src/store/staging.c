@@ -22,7 +22,7 @@
 #define NAME_BYTES 32
 #define PROBE_XATTR "user.farmfs.probe"
 
-static const struct staging closed = {-1, -1, -1, -1, -1, -1};
+static const struct staging closed = {-1, -1, -1, -1, -1, -1, -1};
 
 static int refuse(char *why, int code, const char *dir, const char *lacks)
 {
@@ -246,9 +246,9 @@ static int check(struct staging *s, const char *dir, int rootfd, char *why)
 int staging_open(const char *dir, int rootfd, const char *configured, struct staging *out,
                  bool *inside, char *why)
 {
-    static const char *const names[] = {"in", "orphans", "hidden", "conflicts", "old"};
+    static const char *const names[] = {"in", "orphans", "hidden", "conflicts", "history", "old"};
     struct staging s = closed;
-    int *const fds[] = {&s.in, &s.orphans, &s.hidden, &s.conflicts, &s.old};
+    int *const fds[] = {&s.in, &s.orphans, &s.hidden, &s.conflicts, &s.history, &s.old};
     bool is_inside = false, made;
     int r = choose(dir, rootfd, configured, &s.dirfd, &is_inside, why);
     if (r < 0)
@@ -271,7 +271,7 @@ int staging_open(const char *dir, int rootfd, const char *configured, struct sta
 
 void staging_close(struct staging *s)
 {
-    const int fds[] = {s->dirfd, s->in, s->orphans, s->hidden, s->conflicts, s->old};
+    const int fds[] = {s->dirfd, s->in, s->orphans, s->hidden, s->conflicts, s->history, s->old};
     for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
         if (fds[i] >= 0)
             close(fds[i]);
@@ -430,20 +430,51 @@ void staging_id_name(struct id128 id, char *out)
     snprintf(out, 40, "%016" PRIx64 "-%016" PRIx64, id.node, id.n);
 }
 
-int staging_each_orphan(struct staging *s, orphan_visit f, void *arg)
+bool staging_id_parse(const char *name, struct id128 *out)
+{
+    char *end, again[40];
+    struct id128 id;
+
+    id.node = strtoull(name, &end, 16);
+    if (*end != '-')
+        return false;
+    id.n = strtoull(end + 1, &end, 16);
+    staging_id_name(id, again);
+    if (strcmp(name, again) != 0)
+        return false;
+    *out = id;
+    return true;
+}
+
+int staging_each(int dirfd, staging_visit f, void *arg)
 {
     DIR *d = NULL;
-    int r = names_open(s->orphans, &d);
+    int r = names_open(dirfd, &d);
     if (r < 0)
         return r;
     const char *e;
-    while ((e = names_next(d, &r)) != NULL && r == 0) {
-        char *end, again[40];
-        uint64_t lid = strtoull(e, &end, 10);
-        staging_orphan_name(lid, again);
-        if (strcmp(e, again) == 0)
-            r = f(arg, lid);
-    }
+    while ((e = names_next(d, &r)) != NULL && r == 0)
+        r = f(arg, e);
     closedir(d);
     return r;
+}
+
+struct each_orphan {
+    orphan_visit f;
+    void *arg;
+};
+
+static int on_orphan(void *arg, const char *name)
+{
+    const struct each_orphan *o = arg;
+    char *end, again[40];
+    uint64_t lid = strtoull(name, &end, 10);
+    staging_orphan_name(lid, again);
+    return strcmp(name, again) == 0 ? o->f(o->arg, lid) : 0;
+}
+
+int staging_each_orphan(struct staging *s, orphan_visit f, void *arg)
+{
+    struct each_orphan o = {f, arg};
+    return staging_each(s->orphans, on_orphan, &o);
 }

@@ -3,8 +3,8 @@
  * The staging area: a directory on the folder's own file system, mode 0700, never visible through
  * the mount. Sub-directories: in/ (files being assembled), orphans/<lid> (unlinked, still referred
  * to by the kernel), hidden/<nid> (names that lost their place), conflicts/<key> (content that
- * lost), old/ (replaced, about to be deleted). Core thread and receivers; each file has one owner
- * at a time.
+ * lost), history/<key> (replaced or deleted, where it is asked for), old/ (replaced, about to be
+ * deleted). Core thread and receivers; each file has one owner at a time.
  */
 #ifndef STORE_STAGING_H
 #define STORE_STAGING_H
@@ -14,7 +14,7 @@
 
 struct staging {
     int dirfd; /* the area */
-    int in, orphans, hidden, conflicts, old;
+    int in, orphans, hidden, conflicts, history, old;
 };
 
 /* A sibling of the folder `.farmfs.<basename>` where that is on the same file system, else
@@ -37,6 +37,12 @@ void staging_discard(struct staging *s, const char *name);
 /* Name of an orphan / hidden file. out has room for 40 bytes. */
 void staging_orphan_name(uint64_t lid, char *out);
 void staging_id_name(struct id128 id, char *out);
+/* The id of such a name; false: it is none. */
+bool staging_id_parse(const char *name, struct id128 *out);
+/* Names in one of the directories, hidden files too, in no order. The callback may remove what it
+ * is given; what it returns, other than 0, ends the walk and is returned. */
+typedef int (*staging_visit)(void *arg, const char *name);
+FARM_MUSTUSE int staging_each(int dirfd, staging_visit f, void *arg);
 /* Each orphan's lid. */
 typedef int (*orphan_visit)(void *arg, uint64_t lid);
 FARM_MUSTUSE int staging_each_orphan(struct staging *s, orphan_visit f, void *arg);

@@ -78,11 +78,13 @@ static void a_full_file(void **state)
     char *text = loud(load, "c", NULL, &r, &c);
     assert_int_equal(r, FARM_ECONFIG); /* the last name has 64 characters */
     free(text);
-    write_text("c", BASE "state = /var/x\nstaging = /srv/.s ; beside it\n"
-                         "ack = one\nseal-after = 500ms\n[ssh]\nuser = repl\nkey = /k\n"
-                         "known-hosts = /kh\nrun-dir = /r\n"
-                         "[peer web2]\n  address = 10.77.0.2\n\tport = 65535\n"
-                         "# next\n[ peer  " N63 " ]\nconnect=accept");
+    write_text("c",
+               BASE "state = /var/x\nstaging = /srv/.s ; beside it\n"
+                    "ack = one\nseal-after = 500ms\nhistory = 36h\nhistory-quota = 20G\n"
+                    "conflicts-age = off\nconflicts-quota = off\n[ssh]\nuser = repl\nkey = /k\n"
+                    "known-hosts = /kh\nrun-dir = /r\n"
+                    "[peer web2]\n  address = 10.77.0.2\n\tport = 65535\n"
+                    "# next\n[ peer  " N63 " ]\nconnect=accept");
     assert_int_equal(config_load("c", &c), 0);
     assert_string_equal(c->file, "c");
     assert_string_equal(c->node, "web1");
@@ -93,6 +95,10 @@ static void a_full_file(void **state)
     assert_string_equal(c->staging, "/srv/.s");
     assert_int_equal(c->ack, ACK_ONE);
     assert_int_equal(c->seal_after_ms, 500);
+    assert_int_equal(c->history_age_s, 36 * 3600);
+    assert_int_equal(c->history_quota, 20ull << 30);
+    assert_int_equal(c->conflicts_age_s, 0);
+    assert_int_equal(c->conflicts_quota, 0);
     assert_string_equal(c->ssh_user, "repl");
     assert_string_equal(c->run_dir, "/r");
     assert_int_equal(c->npeers, 2);
@@ -120,6 +126,10 @@ static void defaults_and_who_dials(void **state)
     assert_null(c->staging);
     assert_int_equal(c->ack, ACK_LOCAL);
     assert_int_equal(c->seal_after_ms, 2000);
+    assert_int_equal(c->history_age_s, 0);
+    assert_int_equal(c->history_quota, 1 << 30);
+    assert_int_equal(c->conflicts_age_s, 30 * 86400);
+    assert_int_equal(c->conflicts_quota, 1 << 30);
     assert_string_equal(c->ssh_user, "farmfs");
     assert_string_equal(c->ssh_key, "/etc/farmfs/id_ed25519");
     assert_string_equal(c->known_hosts, "/etc/farmfs/known_hosts");
@@ -179,6 +189,11 @@ static const struct {
     {BASE "seal-after = 2 s\n", "7: bad folder.seal-after", ""},
     {BASE "seal-after = 3601s\n", "7: bad folder.seal-after", ""},
     {BASE "seal-after = 99999999999999999999s\n", "7: bad folder.seal-after", ""},
+    {BASE "history = 7\n", "7: bad folder.history '7'", "such as 12h or 7d"},
+    {BASE "history = 3651d\n", "7: bad folder.history", ""},
+    {BASE "history = 0d\n", "7: bad folder.history", ""},
+    {BASE "history-quota = 1\n", "7: bad folder.history-quota '1'", "such as 500M or 1G"},
+    {BASE "conflicts-quota = 1GB\n", "7: bad folder.conflicts-quota '1GB'", ""},
     {BASE "[ssh]\nkey = id\n", "8: bad ssh.key 'id'", ""},
     {BASE "[ssh]\nuser = -l\n", "8: bad ssh.user '-l'", ""},
     {BASE "[ssh]\nrun-dir = /" N100 "\n", "7: ssh.run-dir is too long", "at most 98 bytes"},

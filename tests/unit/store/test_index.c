@@ -181,33 +181,17 @@ static int count_peer(void *arg, const struct index_peer *p)
     return 0;
 }
 
-static int check_kept(void *arg, const struct index_kept *k)
-{
-    see(arg, k->key);
-    assert_string_equal(k->why, "concurrent");
-    assert_true(k->path_len == sizeof k->path && k->path[4095] == 'p');
-    return k->key == 300 ? 42 : 0;
-}
-
-static void peers_and_kept_are_listed_in_order(void **state)
+static void peers_are_listed_in_order(void **state)
 {
     struct fix *f = *state;
-    static struct index_kept k = {.why = "concurrent", .path_len = 4096};
     struct seen s = {.len = 0};
 
-    memset(k.path, 'p', sizeof k.path);
     ok(index_begin(f->ix));
     for (uint64_t i = 300; i > 0; i -= 100) {
         struct index_peer p = {.node = i};
         ok(index_put_peer(f->ix, &p));
-        k.key = i;
-        ok(index_put_kept(f->ix, &k));
     }
     ok(index_peers(f->ix, count_peer, &s));
-    assert_string_equal(s.text, "100 200 300");
-    s.len = 0;
-    /* What the callback returns ends the walk and is returned. */
-    assert_int_equal(index_each_kept(f->ix, check_kept, &s), 42);
     assert_string_equal(s.text, "100 200 300");
     ok(index_commit(f->ix));
 }
@@ -582,7 +566,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(records_come_back_as_they_were_put, setup, teardown),
         cmocka_unit_test_setup_teardown(meta_peers_kept_and_leaves_come_back, setup, teardown),
-        cmocka_unit_test_setup_teardown(peers_and_kept_are_listed_in_order, setup, teardown),
+        cmocka_unit_test_setup_teardown(peers_are_listed_in_order, setup, teardown),
         cmocka_unit_test_setup_teardown(a_put_moves_its_entry_to_the_tail, setup, teardown),
         cmocka_unit_test_setup_teardown(a_head_not_behind_the_log_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(held_records_are_not_in_the_log, setup, teardown),
