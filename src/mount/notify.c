@@ -21,6 +21,16 @@ struct notice {
     char name[256];
 };
 
+static int expire_entry(struct mount *m, const struct notice *n)
+{
+#ifdef FARM_FUSE_EXPIRE_FLAGS
+    return fuse_lowlevel_notify_expire_entry(m->se, ino_of(n->lid), n->name, n->name_len,
+                                             FUSE_LL_EXPIRE_ONLY);
+#else
+    return fuse_lowlevel_notify_expire_entry(m->se, ino_of(n->lid), n->name, n->name_len);
+#endif
+}
+
 /* A directory may have a mount below, which an invalidation would detach: it is only expired. For
  * anything else that would leave a gap: a revalidation whose answer is on its way while we expire
  * the entry makes it valid again. */
@@ -28,8 +38,7 @@ static int expire(struct mount *m, const struct notice *n)
 {
     if (!n->dir)
         return fuse_lowlevel_notify_inval_entry(m->se, ino_of(n->lid), n->name, n->name_len);
-    int r = fuse_lowlevel_notify_expire_entry(m->se, ino_of(n->lid), n->name, n->name_len,
-                                              FUSE_LL_EXPIRE_ONLY);
+    int r = expire_entry(m, n);
     if (r == -ENOSYS) /* Linux before 6.2 */
         r = fuse_lowlevel_notify_inval_entry(m->se, ino_of(n->lid), n->name, n->name_len);
     return r;
