@@ -15,7 +15,7 @@ done
 head -c 300M /dev/urandom >"$TMP/large"
 cp "$TMP/large" "$W1/large"
 barrier web1 www 60
-for ((round = 1; round <= $(fewer 4); round++)); do
+for ((round = 1; round <= $(fewer 2); round++)); do
     dd if="$TMP/large" of="$W1/large" bs=1M conv=notrunc status=none
     for ((i = 0; i < 50; i++)); do
         printf 'round %d, longer than the first text\n' "$round" >"$W1/small/$i"
