@@ -22,6 +22,7 @@
 
 #define SEAL_AFTER_MAX_MS 3600000u
 #define AGE_MAX_DAYS 3650ul
+#define COMPARE_RATE_MAX 10000000ul
 
 enum section { SECTION_NONE, SECTION_NODE, SECTION_FOLDER, SECTION_SSH, SECTION_PEER, SECTION_END };
 
@@ -214,6 +215,16 @@ static int set_quota(void *field, const char *v)
     return 0;
 }
 
+static int set_compare_rate(void *field, const char *v)
+{
+    unsigned long n;
+    const char *rest;
+    if (get_number(v, COMPARE_RATE_MAX, &n, &rest) < 0 || *rest != '\0' || n == 0)
+        return -EINVAL;
+    *(uint32_t *)field = (uint32_t)n;
+    return 0;
+}
+
 static int set_port(void *field, const char *v)
 {
     unsigned long n;
@@ -275,6 +286,8 @@ static const struct key keys[] = {
     {SECTION_FOLDER, "history-quota", OF(history_quota), set_quota, false, false, QUOTA_RULE},
     {SECTION_FOLDER, "conflicts-age", OF(conflicts_age_s), set_age, false, false, AGE_RULE},
     {SECTION_FOLDER, "conflicts-quota", OF(conflicts_quota), set_quota, false, false, QUOTA_RULE},
+    {SECTION_FOLDER, "compare-rate", OF(compare_rate), set_compare_rate, false, false,
+     "names a second, 1 to 10000000"},
     {SECTION_SSH, "user", OF(ssh_user), set_word, false, false, "a user name"},
     {SECTION_SSH, "key", OF(ssh_key), set_path, false, false, PATH_RULE},
     {SECTION_SSH, "known-hosts", OF(known_hosts), set_path, false, false, PATH_RULE},

@@ -32,6 +32,7 @@ struct config {
     char *staging; /* NULL: choose a sibling of dir */
     enum config_ack ack;
     uint32_t seal_after_ms;   /* 2000 */
+    uint32_t compare_rate;    /* names a second that are compared after a start; 0: no limit */
     uint64_t history_age_s;   /* 0: no history */
     uint64_t history_quota;   /* bytes; 1 GiB */
     uint64_t conflicts_age_s; /* 0: however old; 30 days */

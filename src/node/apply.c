@@ -372,7 +372,7 @@ static void unclaim_all(struct applying *a)
 
 /* Everything done through the mount before now is in the records. An intent still open belongs to a
  * system call under way: its turn comes in microseconds. */
-static int drain_intents(struct node *n)
+int apply_drain(struct node *n)
 {
     uint64_t upto = intent_head(n->intents);
     unsigned count;
@@ -426,7 +426,9 @@ static int try_batch(struct applying *a)
     int rc = txn_begin(n);
     if (rc)
         return rc;
-    rc = drain_intents(n);
+    rc = apply_drain(n);
+    if (!rc)
+        rc = scan_batch(n, a->batch);
     if (!rc) {
         seal_before(a);
         rc = merge_all(a);
@@ -439,7 +441,7 @@ static int try_batch(struct applying *a)
         rc = claim_all(a);
     if (!rc) {
         n->watch = &a->watch;
-        rc = drain_intents(n);
+        rc = apply_drain(n);
         n->watch = NULL;
     }
     if (!rc)
@@ -516,41 +518,77 @@ int apply_batch(struct node *n, struct session *s, struct batch *b)
     }
 }
 
-int apply_local(struct node *n)
+/* Intents, and a slice of the walk; *idle: there was nothing to be kept. */
+static int own_changes(struct node *n, bool walk, bool *idle)
+{
+    unsigned count;
+
+    int rc = local_consume(n, LOCAL_MAX, &count);
+    uint64_t tail = intent_tail(n->intents);
+    if (!rc && walk)
+        rc = scan_slice(n);
+    *idle = walk && count == 0 && scan_idle(n) && tail == intent_tail(n->intents);
+    return rc ? rc : local_finish(n);
+}
+
+static int try_own(struct applying *a, bool walk)
+{
+    struct node *n = a->n;
+    bool idle = false;
+
+    int rc = txn_begin(n);
+    if (!rc)
+        rc = own_changes(n, walk, &idle);
+    if (!rc && idle && n->nseeds == 0) {
+        txn_abort(n);
+        return 0;
+    }
+    if (!rc)
+        rc = plan_view(&a->plan);
+    if (!rc)
+        rc = plan_finish(&a->plan);
+    if (!rc && n->effects.n)
+        rc = claim_all(a);
+    if (!rc && n->effects.n) {
+        n->watch = &a->watch;
+        rc = apply_drain(n);
+        n->watch = NULL;
+    }
+    if (rc)
+        txn_abort(n);
+    else
+        rc = txn_commit(n);
+    if (rc == 0)
+        effects_run(n, false);
+    return rc;
+}
+
+static int apply_own(struct node *n, bool walk)
 {
     struct applying a;
-    int rc;
 
     for (unsigned tries = 0;; tries++) {
         applying_init(&a, n, NULL, NULL);
-        unsigned count;
-        rc = txn_begin(n);
-        if (!rc)
-            rc = local_consume(n, LOCAL_MAX, &count);
-        if (!rc)
-            rc = local_finish(n);
-        if (!rc)
-            rc = plan_view(&a.plan);
-        if (!rc)
-            rc = plan_finish(&a.plan);
-        if (!rc && n->effects.n)
-            rc = claim_all(&a);
-        if (!rc && n->effects.n) {
-            n->watch = &a.watch;
-            rc = drain_intents(n);
-            n->watch = NULL;
-        }
-        if (rc)
-            txn_abort(n);
-        else
-            rc = txn_commit(n);
-        if (rc == 0)
-            effects_run(n, false);
+        int rc = try_own(&a, walk);
         applying_fini(&a, rc == 0);
+        if (walk && rc == 0)
+            scan_kept(n);
+        else if (walk)
+            scan_dropped(n);
         if (rc != -EAGAIN)
             return rc;
         usleep(tries < 50 ? 50 : 2000);
     }
+}
+
+int apply_local(struct node *n)
+{
+    return apply_own(n, false);
+}
+
+int apply_walk(struct node *n)
+{
+    return apply_own(n, true);
 }
 
 static int visit_pending(void *arg, const void *data, size_t len)

@@ -291,6 +291,8 @@ static int run_attr(struct node *n, const struct effect *e)
         }
     }
     nodes_put_fd(n->nodes, ref);
+    if (!rc && map_u64_set(&n->to_refresh, e->lid, n, NULL) < 0)
+        log_debug("an inode is compared once more at the next start: no memory");
     if (n->mount)
         mount_forget_attr(n->mount, e->lid);
     return rc;
@@ -327,6 +329,12 @@ static int effect_run(struct node *n, const struct effect *e)
     case EFFECT_REMOVE: rc = run_remove(n, e); break;
     case EFFECT_ATTR: return run_attr(n, e);
     default: break;
+    }
+    if (!e->dir && e->to.kind == LOC_DIR) {
+        if (e->from.kind == LOC_IN)
+            scan_verified(n, e->lid);
+        if (map_u64_set(&n->to_refresh, e->lid, n, NULL) < 0)
+            log_debug("an inode is compared once more at the next start: no memory");
     }
     forget_loc(n, &e->from, e->dir);
     forget_loc(n, &e->to, e->dir);

@@ -131,6 +131,30 @@ static int learn(struct node *n, const struct intent *in, uint8_t type)
     return rc == -ENOENT ? nodes_add(n->nodes, in->lid, type, &in->handle, &ref) : rc;
 }
 
+/* Something that nobody told us of was at the place before: it is not there any more. */
+static int vacate(struct node *n, struct id128 parent, const struct intent *in)
+{
+    struct id128 nid;
+
+    int rc = n->records.who_is_at(n->records.ctx, parent, in->name1, in->name1_len, &nid);
+    if (rc)
+        return rc == -ENOENT ? 0 : rc;
+    return check_drop(n, parent, in->name1, in->name1_len);
+}
+
+/* Not announced before it was sealed: nobody else shall see half of it. */
+static int hold_back(struct node *n, struct id128 rid, uint64_t lid)
+{
+    struct content_rec c = {.rid = rid, .type = NODE_REG};
+
+    digest_small("", 0, c.digest);
+    /* the value: since when (monotonic us, never 0) */
+    int rc = map_u64_set(&n->held, lid, (void *)(uintptr_t)(node_mono(n) | 1), NULL);
+    if (!rc)
+        rc = index_set_todo(n->index, rid, TODO_HELD, true);
+    return rc ? rc : replica_content(&n->replica, node_wall(n), 0, &c);
+}
+
 /* A directory that has been removed since: names may have passed through it, so it is recorded all
  * the same; its removal follows in the log. */
 static int create_gone(struct node *n, const struct intent *in, struct id128 rid)
@@ -173,6 +197,8 @@ static int on_create(struct node *n, const struct intent *in)
     if (rc)
         return rc == -ENOENT ? 0 : rc;
     rc = touch(n, in->parent);
+    if (!rc)
+        rc = vacate(n, parent, in);
     if (rc)
         return rc;
     uint8_t type = type_of_mode(in->mode);
@@ -181,16 +207,9 @@ static int on_create(struct node *n, const struct intent *in)
         return rc;
     struct id128 rid = replica_new_id(&n->replica);
     if (type == NODE_REG) {
-        /* Announced when it has been written: nobody else shall see half of it. */
-        struct content_rec c = {.rid = rid, .type = NODE_REG};
-        digest_small("", 0, c.digest);
         rc = row_new(n, rid, in->lid, type, NODE_HELD, &in->handle, NULL);
-        if (!rc) /* the value: since when (monotonic us, never 0) */
-            rc = map_u64_set(&n->held, in->lid, (void *)(uintptr_t)(node_mono(n) | 1), NULL);
         if (!rc)
-            rc = index_set_todo(n->index, rid, TODO_HELD, true);
-        if (!rc)
-            rc = replica_content(&n->replica, node_wall(n), 0, &c);
+            rc = hold_back(n, rid, in->lid);
         return rc ? rc
                   : replica_link(&n->replica, node_wall(n), 0, rid, parent, in->name1,
                                  in->name1_len, &nid);
@@ -231,6 +250,11 @@ int local_found(struct node *n, struct id128 parent, const uint8_t *name, uint8_
         rc = dirty_all(n->dirty, lid);
         if (!rc)
             rc = seal_file(n, lid, at);
+        if (rc == -EBUSY) { /* being written already */
+            rc = row_new(n, rid, lid, type, NODE_HELD, h, &st);
+            if (!rc)
+                rc = hold_back(n, rid, lid);
+        }
     } else if (!rc) {
         rc = special_content(n, fd, &st, rid, at);
     }
@@ -254,11 +278,24 @@ static int on_found(struct node *n, const struct intent *in)
     int rc = dir_of(n, in->parent, &parent);
     if (rc)
         return rc == -ENOENT ? 0 : rc;
-    if (n->records.who_is_at(n->records.ctx, parent, in->name1, in->name1_len, &nid) == 0)
-        return 0; /* changed behind the mount: the next scan looks at it */
     rc = learn(n, in, type_of_mode(in->mode));
+    if (rc)
+        return rc;
+    struct name_rec rec;
+    if (S_ISREG(in->mode) &&
+        n->records.who_is_at(n->records.ctx, parent, in->name1, in->name1_len, &nid) == 0 &&
+        n->records.get_name(n->records.ctx, nid, &rec) == 0 &&
+        index_get_node(n->index, rec.inode, &row) == 0 && row.type == NODE_REG &&
+        !check_linked(n, &row, nid))
+        return check_replaced(n, &row, in->lid, &in->handle);
+    rc = vacate(n, parent, in);
     if (!rc)
-        rc = local_found(n, parent, in->name1, in->name1_len, in->lid, &in->handle, false, &rid);
+        rc = touch(n, in->parent);
+    if (!rc)
+        rc = local_found(n, parent, in->name1, in->name1_len, in->lid, &in->handle, scan_first(n),
+                         &rid);
+    if (!rc && S_ISDIR(in->mode))
+        rc = scan_late(n, in->lid);
     return rc == -ESTALE || rc == -ENOENT ? 0 : rc;
 }
 
@@ -293,6 +330,8 @@ int local_lost(struct node *n, struct id128 rid, bool orphan)
     rc = n->records.names_of(n->records.ctx, rid, visit_count, &c);
     if (rc || c.places > 0)
         return rc;
+    if (!orphan && scan_bare(n, rid))
+        return 0; /* another name of it may be met yet */
     dirty_drop(n->dirty, row.lid);
     map_u64_del(&n->held, row.lid);
     map_u64_del(&n->to_seal, row.lid);
@@ -357,12 +396,16 @@ static int on_unlink(struct node *n, const struct intent *in)
     struct id128 parent, nid, inode;
     bool held;
 
-    int rc = dir_of(n, in->parent, &parent);
+    int rc = check_intent(n, in->parent, in->name1, in->name1_len, in->lid);
+    if (!rc)
+        rc = dir_of(n, in->parent, &parent);
     if (!rc)
         rc = occupant(n, parent, in->name1, in->name1_len, &nid, &inode, &held);
     if (rc)
         return rc == -ENOENT ? 0 : rc;
     rc = touch(n, in->parent);
+    if (!rc) /* of another link of it */
+        rc = map_u64_set(&n->to_refresh, in->lid, n, NULL);
     if (!rc)
         rc = held ? index_forget_name(n->index, nid)
                   : replica_unlink(&n->replica, node_wall(n), parent, in->name1, in->name1_len);
@@ -391,6 +434,14 @@ static int on_rename(struct node *n, const struct intent *in)
     int rc = announce(n, in->lid);
     if (!rc && exchange)
         rc = announce(n, in->lid2);
+    if (!rc)
+        rc = check_intent(n, in->parent, in->name1, in->name1_len, in->lid);
+    if (!rc && exchange)
+        rc = check_intent(n, in->parent2, in->name2, in->name2_len, in->lid2);
+    if (!rc)
+        rc = map_u64_set(&n->to_refresh, in->lid, n, NULL);
+    if (!rc && exchange)
+        rc = map_u64_set(&n->to_refresh, in->lid2, n, NULL);
     if (!rc)
         rc = dir_of(n, in->parent, &from);
     if (!rc)
@@ -434,9 +485,15 @@ static int on_link(struct node *n, const struct intent *in)
         rc = index_get_node_by_lid(n->index, in->lid, &row);
     if (rc)
         return rc == -ENOENT ? 0 : rc;
-    if (n->records.who_is_at(n->records.ctx, parent, in->name1, in->name1_len, &nid) == 0)
+    struct name_rec rec;
+    if (n->records.who_is_at(n->records.ctx, parent, in->name1, in->name1_len, &nid) == 0 &&
+        n->records.get_name(n->records.ctx, nid, &rec) == 0 && id_eq(rec.inode, row.rid))
         return 0; /* consumed before */
-    rc = touch(n, in->parent);
+    rc = vacate(n, parent, in);
+    if (!rc)
+        rc = touch(n, in->parent);
+    if (!rc)
+        rc = map_u64_set(&n->to_refresh, in->lid, n, NULL);
     if (!rc)
         rc = replica_link(&n->replica, node_wall(n), 0, row.rid, parent, in->name1, in->name1_len,
                           &nid);
@@ -616,6 +673,34 @@ int local_touch_dir(struct node *n, uint64_t lid)
     return replica_content(&n->replica, node_wall(n), 0, &now);
 }
 
+/* Its names changed, or a peer's change was installed: the change time moved with it. */
+static int refresh(struct node *n, uint64_t lid)
+{
+    struct index_node row;
+    struct content_rec c;
+    struct attr_rec a;
+    struct node_fd *ref;
+    struct stat st;
+    int fd;
+
+    if (scan_unverified(n, lid) || dirty_is(n->dirty, lid) ||
+        index_get_node_by_lid(n->index, lid, &row) || row.type == NODE_DIR ||
+        (row.flags & NODE_HELD) || nodes_get_fd(n->nodes, lid, NODES_PATH, &ref, &fd))
+        return 0;
+    int rc = fstat(fd, &st);
+    nodes_put_fd(n->nodes, ref);
+    if (rc < 0 || (row.type == NODE_REG && row.size != (uint64_t)st.st_size))
+        return 0;
+    memset(&a, 0, sizeof a);
+    if (row.mtime_ns != ns_of(st.st_mtim) && (n->records.get_content(n->records.ctx, row.rid, &c) ||
+                                              (n->records.get_attr(n->records.ctx, row.rid, &a),
+                                               record_mtime(&c, &a)) != ns_of(st.st_mtim)))
+        return 0; /* somebody else's doing */
+    row.mtime_ns = ns_of(st.st_mtim);
+    row.ctime_ns = ns_of(st.st_ctim);
+    return index_put_node(n->index, &row, false);
+}
+
 static int finish_seals(struct node *n)
 {
     size_t it = 0;
@@ -645,7 +730,14 @@ int local_finish(struct node *n)
 
     int rc = finish_seals(n);
     while (!rc && (v = map_u64_next(&n->to_stat, &it, &lid))) {
-        rc = local_stat(n, lid, v == &n->to_stat, 0);
+        rc = scan_touched(n, lid);
+        if (!rc)
+            rc = local_stat(n, lid, v == &n->to_stat, 0);
+    }
+    it = 0;
+    while (!rc && map_u64_next(&n->to_refresh, &it, &lid)) {
+        rc = refresh(n, lid);
+        map_u64_del(&n->to_refresh, lid);
     }
     it = 0;
     while (!rc && map_u64_next(&n->to_touch, &it, &lid)) {

@@ -208,11 +208,12 @@ struct node {
     uint64_t stalled_until_us;       /* the index could not be written: not before then again */
 
     /* Work collected while intents are consumed (keys are lids; values not used). */
-    struct map_u64 to_seal;  /* closed by a writer */
-    struct map_u64 to_stat;  /* attributes may have changed; value 2: times set explicitly */
-    struct map_u64 to_touch; /* directories whose names changed here: their time moves */
-    struct map_u64 settle;   /* now in the index once committed */
-    struct map_u64 held;     /* new files not announced yet: value is mono us of creation / 1 */
+    struct map_u64 to_seal;    /* closed by a writer */
+    struct map_u64 to_stat;    /* attributes may have changed; value 2: times set explicitly */
+    struct map_u64 to_touch;   /* directories whose names changed here: their time moves */
+    struct map_u64 to_refresh; /* what was changed by us or lost or got a name: its row follows */
+    struct map_u64 settle;     /* now in the index once committed */
+    struct map_u64 held;       /* new files not announced yet: value is mono us of creation / 1 */
     struct map_u64 leaving; /* inodes that leave the tree for a peer's change, once committed: value
                                &replaced: another content takes its place; else it goes */
     struct seal_undo *sealed; /* taken out of `dirty` and `held` in this transaction */
@@ -222,6 +223,8 @@ struct node {
     struct map_u64 *watch; /* claim keys whose intents local_consume refuses with -EAGAIN */
     struct id128 *seeds;   /* names that local operations put: the view is asked about them */
     size_t nseeds, seeds_size;
+
+    struct scan *scan; /* the walk, NULL: the folder is compared whole */
 
     struct index_reader *reader; /* committed state, for the core thread */
     struct effects effects;      /* planned, committed, to be run */
@@ -417,8 +420,70 @@ FARM_MUSTUSE int apply_want(struct node *n, struct id128 rid, struct stamp stamp
 FARM_MUSTUSE int apply_forget_wants(struct node *n);
 void apply_ask(struct node *n, struct session *s); /* send WANTs to a (new) session, NULL: to all */
 
-/* ---- scan.c: backing tree against index, before serving ---- */
-FARM_MUSTUSE int scan_tree(struct node *n);
+/* In a transaction: everything done through the mount before now is in the records. */
+FARM_MUSTUSE int apply_drain(struct node *n);
+/* apply_local with a slice of the walk. */
+FARM_MUSTUSE int apply_walk(struct node *n);
+
+/* ---- check.c: one name of the backing tree against the index. Inside a transaction ---- */
+struct check_dir {
+    struct id128 rid;
+    uint64_t lid;
+    int fd;
+    bool changed; /* set when what was found moves the directory's time */
+};
+enum checked {
+    CHECK_SAME,
+    CHECK_TAKEN,  /* differed; recorded as changed here */
+    CHECK_BUSY,   /* being changed through the mount: try again */
+    CHECK_ABSENT, /* not there; its inode may be elsewhere */
+};
+/* Consumes intents on the way. final: a name that is not there is recorded as removed. */
+FARM_MUSTUSE int check_name(struct node *n, struct check_dir *d, const char *name, bool final,
+                            enum checked *out);
+/* A name, and all below it, are not in the tree any more. */
+FARM_MUSTUSE int check_drop(struct node *n, struct id128 parent, const uint8_t *name, uint8_t len);
+/* Has another name of the inode its file on disk? */
+bool check_linked(struct node *n, const struct index_node *row, struct id128 but);
+/* Another file stands where that of row stood, which has no other name: lid and h are its. */
+FARM_MUSTUSE int check_replaced(struct node *n, struct index_node *row, uint64_t lid,
+                                const struct handle *h);
+/* An operation through the mount found the inode lid at this place: while the walk is under way the
+ * index may have it elsewhere. */
+FARM_MUSTUSE int check_intent(struct node *n, uint64_t dir_lid, const uint8_t *name, uint8_t len,
+                              uint64_t lid);
+/* All that a peer's record is about. -EAGAIN: being changed. */
+FARM_MUSTUSE int check_record(struct node *n, const struct record *r);
+
+/* ---- scan.c: the walk that compares the whole folder, while it is served ---- */
+FARM_MUSTUSE int scan_new(struct node *n); /* before anything is recovered; n->scan or none */
+/* In the first transaction. FARM_ECHANGED: the folder is empty and was not. */
+FARM_MUSTUSE int scan_due(struct node *n);
+void scan_free(struct node *n);
+/* In a transaction; then whether that was kept or dropped. scan_kept ends the walk. */
+FARM_MUSTUSE int scan_slice(struct node *n);
+bool scan_rests(const struct node *n); /* there is nothing to do just now */
+bool scan_idle(const struct node *n);  /* the last slice has nothing to be kept */
+void scan_kept(struct node *n);
+void scan_dropped(struct node *n);
+/* The rest does nothing, and says no, when there is no walk. */
+bool scan_first(const struct node *n);      /* nothing was recorded before */
+bool scan_recovering(const struct node *n); /* after a stop that was not in order */
+/* Is the file perhaps not what its row says? / It is. */
+bool scan_unverified(const struct node *n, uint64_t lid);
+void scan_verified(struct node *n, uint64_t lid);
+/* The inode was changed through the mount: what was changed before is taken up with it. */
+FARM_MUSTUSE int scan_touched(struct node *n, uint64_t lid);
+/* What a peer's batch is about is compared before it is merged. -EAGAIN: being changed. */
+FARM_MUSTUSE int scan_batch(struct node *n, const struct batch *b);
+/* A directory that the walk may have passed by. */
+FARM_MUSTUSE int scan_late(struct node *n, uint64_t lid);
+/* Names of a directory, up to the first that differs. */
+FARM_MUSTUSE int scan_directory(struct node *n, uint64_t lid);
+/* True: the walk sees to an inode that lost its last name. */
+bool scan_bare(struct node *n, struct id128 rid);
+void scan_progress(const struct node *n, char *out, size_t size);
+void scan_counts(const struct node *n, uint64_t *seen, uint64_t *total, uint64_t *changes);
 
 /* ---- session.c ---- */
 enum inmsg_type {

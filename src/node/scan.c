@@ -1,557 +1,573 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * The scan: backing tree against index, before anything is served. What changed while nobody was
- * looking becomes local records; at the first start that is everything.
+ * The walk: the whole backing tree is compared with the index, a slice at a time on the core
+ * thread, while the mount is served and peers are heard.
  *
- * Directory by directory, the stack holds their lids. A name that is gone is only noted, and dealt
- * with at the end: it may turn up elsewhere as a rename.
+ *   directories in the order of their lids, up to the last one known at the start; those that are
+ *   found on the way come in between -> names that are not there any more, which are only noted
+ *   until then: they may turn up elsewhere as a rename -> inodes that no name was found for -> done
+ *
+ * The order by lid makes renames during the walk harmless: a directory is met wherever it stands.
+ * What was changed while nobody was looking and is touched before the walk gets there is seen to at
+ * that moment: by the mount (scan_touched, check_intent) and by peers (scan_batch).
  */
 #include "node/node.h"
 
-#include "base/cleanup.h"
 #include "base/log.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define TXN_CHANGES 500u
-#define PROGRESS_US 1000000u
+#define SLICE_US 5000u
+#define SLICE_TAKEN 500u /* changes in one transaction */
+#define STEP_NAMES 32u
+#define STEP_LIDS 4096u
+#define BUSY_TRIES 50u
+#define TOLD_EVERY_US 10000000u
+#define VERIFIED_MAX 262144u
 #define EMPTY_LEAST 10u /* names below which an empty folder is believed */
 
-struct gone {
-    struct id128 parent;
-    struct id128 nid;
-    uint8_t len;
-    uint8_t name[NAME_LEN_MAX];
+struct ids {
+    struct id128 *v;
+    size_t n, size;
+};
+struct lids {
+    uint64_t *v;
+    size_t n, size;
 };
 
 struct scan {
-    struct node *n;
-    uint64_t *stack; /* directories to look into: lids */
-    size_t depth, size;
-    struct gone *gone;
-    size_t ngone, gone_size;
-    uint64_t seen, changes, since_commit, told_us;
-    size_t root_entries;
+    bool first;              /* nothing was recorded before: what is found is as old as it looks */
+    bool recovering;         /* the last run did not stop in order */
+    bool ending;             /* names that are gone are being dropped */
+    bool done;               /* once this transaction is committed */
+    uint64_t cursor, limit;  /* directories: lids after the first and below the second */
+    struct lids late;        /* directories to be walked besides */
+    struct lids begun;       /* walked in this transaction: again when it is dropped */
+    struct ids gone;         /* names that were not there */
+    struct ids bare;         /* inodes that lost their last name and may have another */
+    struct map_u64 verified; /* lids whose row is known to agree with the file */
+    struct map_u64 skip;     /* claim keys of names that cannot be compared */
+    DIR *dir;                /* being walked, NULL: none; the next three are of it */
+    struct check_dir at;
+    uint64_t matched, tail, head; /* names that have a record; the logs when it was begun */
+    uint64_t seen, total, taken, changes, started_us, told_us;
 };
 
-struct dir {
-    struct scan *s;
-    struct id128 rid;
-    uint64_t lid;
-    int fd;
-    bool changed;
-};
-
-static int64_t ns_of(struct timespec t)
+static int lids_add(struct lids *l, uint64_t lid)
 {
-    return t.tv_sec * 1000000000ll + t.tv_nsec;
-}
-
-static int push(struct scan *s, uint64_t lid)
-{
-    if (s->depth == s->size) {
-        size_t size = s->size ? s->size * 2 : 256;
-        uint64_t *v = realloc(s->stack, size * sizeof *v);
+    if (l->n == l->size) {
+        size_t size = l->size ? l->size * 2 : 64;
+        uint64_t *v = realloc(l->v, size * sizeof *v);
         if (!v)
             return -ENOMEM;
-        s->stack = v;
-        s->size = size;
+        l->v = v;
+        l->size = size;
     }
-    s->stack[s->depth++] = lid;
+    l->v[l->n++] = lid;
     return 0;
 }
 
-/* A new lid for a backing inode the index does not know. */
-static int new_lid(struct node *n, const struct handle *h, uint8_t type, uint64_t *lid)
+static int ids_add(struct ids *l, struct id128 id)
 {
-    struct node_ref ref;
-
-    int rc = nodes_new_lid(n->nodes, lid);
-    if (!rc)
-        rc = nodes_add(n->nodes, *lid, type, h, &ref);
-    if (!rc)
-        *lid = ref.lid;
-    return rc;
-}
-
-static uint8_t type_of(const struct stat *st)
-{
-    return S_ISREG(st->st_mode)   ? NODE_REG
-           : S_ISDIR(st->st_mode) ? NODE_DIR
-           : S_ISLNK(st->st_mode) ? NODE_LNK
-                                  : NODE_FIFO;
-}
-
-/* ---- one entry ---- */
-
-static int reseal(struct node *n, uint64_t lid)
-{
-    int rc = dirty_all(n->dirty, lid);
-    if (!rc)
-        rc = seal_file(n, lid, 0);
-    return rc;
-}
-
-/* The same inode at the same name: was it changed? */
-static int entry_same(struct dir *d, struct index_node *row, const struct stat *st)
-{
-    struct node *n = d->s->n;
-
-    if (row->ctime_ns == ns_of(st->st_ctim) && row->mtime_ns == ns_of(st->st_mtim) &&
-        (row->type != NODE_REG || row->size == (uint64_t)st->st_size))
-        return 0;
-    d->s->since_commit++;
-    if (row->type == NODE_DIR) {
-        int rc = local_touch_dir(n, row->lid);
-        return rc ? rc : local_stat(n, row->lid, false, 0);
+    if (l->n == l->size) {
+        size_t size = l->size ? l->size * 2 : 64;
+        struct id128 *v = realloc(l->v, size * sizeof *v);
+        if (!v)
+            return -ENOMEM;
+        l->v = v;
+        l->size = size;
     }
-    bool times = row->mtime_ns != ns_of(st->st_mtim);
-    if (row->type == NODE_REG) {
-        int rc = reseal(n, row->lid);
-        if (rc)
-            return rc;
-        times = false; /* the content's time */
-    }
-    return local_stat(n, row->lid, times, 0);
+    l->v[l->n++] = id;
+    return 0;
 }
 
-static int entry_new(struct dir *d, const char *name, const struct handle *h, const struct stat *st)
+static bool skipped(const struct node *n, uint64_t dir, const char *name)
 {
-    struct node *n = d->s->n;
-    struct id128 rid;
-    uint64_t lid;
+    const char *hide = n->args->hide;
 
-    int rc = new_lid(n, h, type_of(st), &lid);
-    if (!rc)
-        rc = local_found(n, d->rid, (const uint8_t *)name, (uint8_t)strlen(name), lid, h,
-                         !n->meta.scanned, &rid);
-    d->changed = true;
-    d->s->changes++;
-    d->s->since_commit += 4;
-    return rc;
-}
-
-/* A file was put in the place of another: an editor's save. The inode record stays, the file behind
- * it is another one. */
-static int entry_replaced(struct dir *d, struct index_node *row, const struct handle *h)
-{
-    struct node *n = d->s->n;
-
-    row->handle = *h;
-    int rc = new_lid(n, h, NODE_REG, &row->lid);
-    if (!rc)
-        rc = index_put_node(n->index, row, false);
-    if (!rc)
-        rc = map_u64_set(&n->settle, row->lid, n, NULL);
-    if (!rc)
-        rc = reseal(n, row->lid);
-    if (!rc)
-        rc = local_stat(n, row->lid, false, 0);
-    d->changed = true;
-    d->s->changes++;
-    d->s->since_commit += 4;
-    return rc;
-}
-
-struct still {
-    struct scan *s;
-    const struct handle *handle;
-    struct id128 parent; /* of a place that has it no more */
-    uint8_t len;
-    uint8_t name[NAME_LEN_MAX];
-    bool found;
-};
-
-static int on_disk(struct node *n, struct id128 parent, const uint8_t *name, uint8_t len,
-                   const struct handle *h)
-{
-    char text[NAME_LEN_MAX + 1];
-    struct index_node dir;
-    struct node_fd *ref;
-    struct handle there;
-    int fd;
-
-    memcpy(text, name, len);
-    text[len] = 0;
-    if (index_get_node(n->index, parent, &dir) ||
-        nodes_get_fd(n->nodes, dir.lid, NODES_PATH, &ref, &fd))
-        return 0;
-    int same = handle_of_name(fd, text, &there) == 0 && handle_eq(&there, h);
-    nodes_put_fd(n->nodes, ref);
-    return same;
-}
-
-static int visit_still(void *arg, const struct name_rec *name)
-{
-    struct still *x = arg;
-    struct node *n = x->s->n;
-    struct place pl;
-
-    if (n->records.get_place(n->records.ctx, name->nid, &pl) || pl.kind != PLACE_AT)
-        return 0;
-    if (on_disk(n, pl.parent, pl.name, pl.name_len, x->handle))
-        return 0;
-    x->found = true;
-    x->parent = pl.parent;
-    x->len = pl.name_len;
-    memcpy(x->name, pl.name, pl.name_len);
-    return 1;
-}
-
-/* A known inode under a name that is not its: renamed or linked here meanwhile. */
-static int entry_known(struct dir *d, const char *name, const struct index_node *row)
-{
-    struct node *n = d->s->n;
-    struct still x = {.s = d->s, .handle = &row->handle};
-    struct id128 nid;
-    uint8_t len = (uint8_t)strlen(name);
-
-    int rc = n->records.names_of(n->records.ctx, row->rid, visit_still, &x);
-    if (rc < 0)
-        return rc;
-    if (x.found)
-        rc = replica_rename(&n->replica, node_wall(n), x.parent, x.name, x.len, d->rid,
-                            (const uint8_t *)name, len, false);
-    else
-        rc = replica_link(&n->replica, node_wall(n), 0, row->rid, d->rid, (const uint8_t *)name,
-                          len, &nid);
-    if (!rc)
-        rc = local_stat(n, row->lid, false, 0);
-    d->changed = true;
-    d->s->changes++;
-    d->s->since_commit += 4;
-    return rc;
-}
-
-static int drop_name(struct node *n, struct id128 parent, const uint8_t *name, uint8_t len);
-
-static int entry(struct dir *d, const char *name)
-{
-    struct node *n = d->s->n;
-    struct index_node row, known;
-    struct name_rec rec;
-    struct handle h;
-    struct id128 nid;
-    struct stat st;
-    uint8_t len = (uint8_t)strlen(name);
-
-    if (fstatat(d->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-        return errno == ENOENT ? 0 : -errno;
-    if (S_ISSOCK(st.st_mode))
-        return 0;
-    d->s->seen++;
-    int rc = handle_of_name(d->fd, name, &h);
-    if (rc)
-        return rc == -ENOENT ? 0 : rc;
-    int is_known = index_get_node_by_handle(n->index, &h, &known);
-    if (is_known && is_known != -ENOENT)
-        return is_known;
-    rc = n->records.who_is_at(n->records.ctx, d->rid, (const uint8_t *)name, len, &nid);
-    if (rc == -ENOENT)
-        return is_known == 0 ? entry_known(d, name, &known) : entry_new(d, name, &h, &st);
-    if (!rc)
-        rc = n->records.get_name(n->records.ctx, nid, &rec);
-    if (!rc)
-        rc = index_get_node(n->index, rec.inode, &row);
-    if (rc)
-        return rc;
-    if (handle_eq(&row.handle, &h))
-        return entry_same(d, &row, &st);
-    if (is_known != 0 && row.type == NODE_REG && S_ISREG(st.st_mode))
-        return entry_replaced(d, &row, &h);
-    rc = drop_name(n, d->rid, (const uint8_t *)name, len);
-    if (rc)
-        return rc;
-    return is_known == 0 ? entry_known(d, name, &known) : entry_new(d, name, &h, &st);
+    if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+        return true;
+    if (dir == LID_ROOT && (strcmp(name, ".farm") == 0 || (hide && strcmp(name, hide) == 0)))
+        return true;
+    return n->scan->skip.n &&
+           map_u64_get(&n->scan->skip, claims_key(dir, name, (uint8_t)strlen(name)));
 }
 
 /* ---- one directory ---- */
 
-struct missing {
-    struct dir *d;
-};
+static void dir_close(struct scan *s)
+{
+    if (s->dir)
+        closedir(s->dir);
+    s->dir = NULL;
+}
+
+/* A descriptor of its own for a directory: *dir NULL when it is not there any more. */
+static int dir_stream(struct node *n, uint64_t lid, struct check_dir *at, DIR **dir)
+{
+    struct index_node row;
+    struct node_fd *ref;
+    int fd;
+
+    *dir = NULL;
+    int rc = index_get_node_by_lid(n->index, lid, &row);
+    if (!rc)
+        rc = nodes_get_fd(n->nodes, lid, NODES_READ, &ref, &fd);
+    if (rc)
+        return rc == -ENOENT || rc == -ESTALE ? 0 : rc;
+    int own = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    nodes_put_fd(n->nodes, ref);
+    if (own < 0)
+        return errno == ENOENT ? 0 : -errno;
+    *dir = fdopendir(own);
+    if (!*dir) {
+        rc = -errno;
+        close(own);
+        return rc;
+    }
+    *at = (struct check_dir){.rid = row.rid, .lid = lid, .fd = own};
+    return 0;
+}
+
+static int dir_begin(struct node *n, uint64_t lid)
+{
+    struct scan *s = n->scan;
+
+    int rc = dir_stream(n, lid, &s->at, &s->dir);
+    if (rc || !s->dir)
+        return rc;
+    s->matched = 0;
+    s->tail = intent_tail(n->intents);
+    s->head = index_log_head(n->index);
+    if (lid == LID_ROOT) { /* it has no name by which it could be compared */
+        s->taken++;
+        rc = local_stat(n, LID_ROOT, false, 0);
+    }
+    return rc ? rc : lids_add(&s->begun, lid);
+}
+
+/* One that is being changed just now is waited for, a little; then the directory has to come again.
+ */
+static int step_name(struct node *n, const char *name)
+{
+    struct scan *s = n->scan;
+    enum checked out;
+
+    if (skipped(n, s->at.lid, name))
+        return 0;
+    int rc = check_name(n, &s->at, name, false, &out);
+    for (unsigned i = 0; !rc && out == CHECK_BUSY && i < BUSY_TRIES; i++) {
+        usleep(100);
+        rc = check_name(n, &s->at, name, false, &out);
+    }
+    if (rc) {
+        int full =
+            map_u64_set(&s->skip, claims_key(s->at.lid, name, (uint8_t)strlen(name)), s, NULL);
+        events_note(n->events, "scan", "%s cannot be compared: %s", name, err_text(rc));
+        return full ? full : rc;
+    }
+    s->seen++;
+    s->matched++;
+    if (out == CHECK_BUSY)
+        return scan_late(n, s->at.lid);
+    if (out == CHECK_TAKEN) {
+        s->taken++;
+        s->changes++;
+    }
+    return 0;
+}
+
+static int count_place(void *arg, const uint8_t *name, uint8_t len, struct id128 nid)
+{
+    (void)name;
+    (void)len;
+    (void)nid;
+    ++*(uint64_t *)arg;
+    return 0;
+}
 
 static int visit_missing(void *arg, const uint8_t *name, uint8_t len, struct id128 nid)
 {
-    struct missing *m = arg;
-    struct scan *s = m->d->s;
+    struct scan *s = arg;
     char text[NAME_LEN_MAX + 1];
     struct stat st;
 
     memcpy(text, name, len);
     text[len] = 0;
-    if (fstatat(m->d->fd, text, &st, AT_SYMLINK_NOFOLLOW) == 0)
+    if (fstatat(s->at.fd, text, &st, AT_SYMLINK_NOFOLLOW) == 0)
         return 0;
-    if (errno != ENOENT)
-        return -errno;
-    if (s->ngone == s->gone_size) {
-        size_t size = s->gone_size ? s->gone_size * 2 : 64;
-        struct gone *v = realloc(s->gone, size * sizeof *v);
-        if (!v)
-            return -ENOMEM;
-        s->gone = v;
-        s->gone_size = size;
-    }
-    struct gone *g = &s->gone[s->ngone++];
-    g->parent = m->d->rid;
-    g->nid = nid;
-    g->len = len;
-    memcpy(g->name, name, len);
-    return 0;
+    return errno == ENOENT ? ids_add(&s->gone, nid) : -errno;
 }
 
-/* Records and view of what was found so far, on disk. */
-static int commit(struct scan *s)
+/* Where nothing moved meanwhile and as many names are recorded as were met, none is missing. */
+static int dir_end(struct node *n)
 {
-    struct node *n = s->n;
+    struct scan *s = n->scan;
+    uint64_t places = 0;
 
-    int rc = local_finish(n);
-    if (rc) {
-        txn_abort(n);
-        return rc;
+    int rc = index_places_in(n->index, s->at.rid, count_place, &places);
+    if (!rc && (places != s->matched || s->at.changed || s->tail != intent_tail(n->intents) ||
+                s->head != index_log_head(n->index)))
+        rc = index_places_in(n->index, s->at.rid, visit_missing, s);
+    if (!rc && s->at.changed) {
+        s->taken++;
+        rc = local_touch_dir(n, s->at.lid);
     }
-    n->nseeds = 0; /* places were set as they are in the tree */
-    rc = txn_commit(n);
-    if (!rc)
-        rc = txn_begin(n);
-    s->since_commit = 0;
+    dir_close(s);
     return rc;
 }
 
-static int progress(struct scan *s)
+/* The walk is not to disturb: a limit may be set. */
+static bool may_go(const struct node *n)
 {
-    char text[80];
+    uint64_t rate = n->config->compare_rate;
 
-    if (node_mono(s->n) - s->told_us < PROGRESS_US)
-        return 0;
-    s->told_us = node_mono(s->n);
-    snprintf(text, sizeof text, "%" PRIu64 " names checked, %" PRIu64 " changed", s->seen,
-             s->changes);
-    node_set_state(s->n, STATE_RECOVERING, text);
-    log_info("comparing the folder with the index: %s", text);
-    return 0;
+    return !rate || n->scan->seen < (node_mono(n) - n->scan->started_us) / 1000 * rate / 1000;
 }
 
-static bool skipped(const struct dir *d, const char *name)
+static int step_names(struct node *n)
 {
-    const char *hide = d->s->n->args->hide;
-
-    if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
-        return true;
-    return d->lid == LID_ROOT && (strcmp(name, ".farm") == 0 || (hide && strcmp(name, hide) == 0));
-}
-
-static int scan_entries(struct dir *d)
-{
-    struct scan *s = d->s;
-    struct dirent *de;
+    struct scan *s = n->scan;
+    const struct dirent *e;
     int rc = 0;
 
-    int fd = openat(d->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-    if (!dir) {
-        rc = -errno;
-        if (fd >= 0)
-            close(fd);
+    for (unsigned i = 0; i < STEP_NAMES && !rc && may_go(n); i++) {
+        errno = 0;
+        e = readdir(s->dir);
+        if (!e)
+            return errno ? -errno : dir_end(n);
+        rc = step_name(n, e->d_name);
+    }
+    return rc;
+}
+
+int scan_directory(struct node *n, uint64_t lid)
+{
+    const struct dirent *e;
+    struct check_dir at;
+    enum checked out = CHECK_SAME;
+    DIR *dir;
+
+    int rc = dir_stream(n, lid, &at, &dir);
+    if (rc || !dir)
         return rc;
-    }
-    while (!rc && (errno = 0, de = readdir(dir))) {
-        if (skipped(d, de->d_name))
-            continue;
-        s->root_entries += d->lid == LID_ROOT;
-        rc = entry(d, de->d_name);
-        if (!rc && s->since_commit >= TXN_CHANGES)
-            rc = commit(s);
-        progress(s);
-    }
-    if (!rc && errno)
-        rc = -errno;
+    while (!rc && out == CHECK_SAME && (errno = 0, e = readdir(dir)))
+        if (!skipped(n, lid, e->d_name))
+            rc = check_name(n, &at, e->d_name, false, &out);
     closedir(dir);
-    return rc;
+    return !rc && out == CHECK_BUSY ? -EAGAIN : rc;
 }
 
-static int visit_subdir(void *arg, const uint8_t *name, uint8_t len, struct id128 nid)
-{
-    struct dir *d = arg;
-    struct node *n = d->s->n;
-    struct name_rec rec;
-    struct index_node row;
+/* ---- which directory, and what comes after them ---- */
 
-    (void)name;
-    (void)len;
-    if (n->records.get_name(n->records.ctx, nid, &rec) || index_get_node(n->index, rec.inode, &row))
+/* -ENOENT: there is none left. */
+static int step_directory(struct node *n)
+{
+    struct scan *s = n->scan;
+    uint64_t lid;
+
+    if (s->late.n > 0)
+        return dir_begin(n, s->late.v[--s->late.n]);
+    if (s->cursor >= s->limit)
+        return -ENOENT;
+    int rc = index_next_dir(n->index, &s->cursor, STEP_LIDS, &lid);
+    if (rc == -EAGAIN)
         return 0;
-    return row.type == NODE_DIR ? push(d->s, row.lid) : 0;
+    if (!rc && lid < s->limit)
+        return dir_begin(n, lid);
+    s->cursor = s->limit;
+    return rc == -ENOENT ? 0 : rc;
 }
 
-static int scan_dir(struct scan *s, uint64_t lid)
+static int drop_gone(struct node *n, struct id128 nid)
 {
-    struct node *n = s->n;
-    struct dir d = {.s = s, .lid = lid};
-    struct index_node row;
+    char text[NAME_LEN_MAX + 1];
+    struct check_dir at;
+    struct index_node dir;
     struct node_fd *ref;
+    struct place pl;
+    enum checked out;
 
-    int rc = index_get_node_by_lid(n->index, lid, &row);
-    if (rc)
+    int rc = n->records.get_place(n->records.ctx, nid, &pl);
+    if (!rc && pl.kind == PLACE_AT)
+        rc = index_get_node(n->index, pl.parent, &dir);
+    if (rc || pl.kind != PLACE_AT)
         return rc == -ENOENT ? 0 : rc;
-    d.rid = row.rid;
-    rc = nodes_get_fd(n->nodes, lid, NODES_READ, &ref, &d.fd);
-    if (rc)
-        return rc == -ESTALE || rc == -ENOENT ? 0 : rc;
-    rc = scan_entries(&d);
-    struct missing m = {&d};
-    if (!rc)
-        rc = index_places_in(n->index, d.rid, visit_missing, &m);
-    if (!rc)
-        rc = index_places_in(n->index, d.rid, visit_subdir, &d);
+    at = (struct check_dir){.rid = pl.parent, .lid = dir.lid};
+    rc = nodes_get_fd(n->nodes, dir.lid, NODES_PATH, &ref, &at.fd);
+    if (rc) /* the directory is gone as well, and takes its names along */
+        return rc == -ENOENT || rc == -ESTALE ? 0 : rc;
+    memcpy(text, pl.name, pl.name_len);
+    text[pl.name_len] = 0;
+    rc = check_name(n, &at, text, true, &out);
     nodes_put_fd(n->nodes, ref);
-    if (!rc && d.changed)
-        rc = local_touch_dir(n, lid);
-    return rc;
-}
-
-/* ---- what is gone ---- */
-
-struct fallen {
-    struct node *n;
-    struct gone *v;
-    size_t count, size;
-    struct id128 parent;
-};
-
-static int visit_fallen(void *arg, const uint8_t *name, uint8_t len, struct id128 nid)
-{
-    struct fallen *f = arg;
-
-    if (f->count == f->size) {
-        size_t size = f->size ? f->size * 2 : 64;
-        struct gone *v = realloc(f->v, size * sizeof *v);
-        if (!v)
-            return -ENOMEM;
-        f->v = v;
-        f->size = size;
-    }
-    struct gone *g = &f->v[f->count++];
-    g->parent = f->parent;
-    g->nid = nid;
-    g->len = len;
-    memcpy(g->name, name, len);
+    if (!rc && at.changed)
+        rc = map_u64_set(&n->to_touch, dir.lid, n, NULL);
+    if (rc)
+        return rc;
+    if (out == CHECK_BUSY)
+        return -EAGAIN;
+    n->scan->taken += out == CHECK_TAKEN;
+    n->scan->changes += out == CHECK_TAKEN;
     return 0;
 }
 
-/* A name that is not in the tree any more, and all below it: children first. */
-static int drop_name(struct node *n, struct id128 parent, const uint8_t *name, uint8_t len)
+static int step_end(struct node *n)
 {
-    struct name_rec rec;
-    struct index_node row;
-    struct id128 nid;
-
-    int rc = n->records.who_is_at(n->records.ctx, parent, name, len, &nid);
-    if (!rc)
-        rc = n->records.get_name(n->records.ctx, nid, &rec);
-    if (rc)
-        return rc == -ENOENT ? 0 : rc;
-    if (index_get_node(n->index, rec.inode, &row) == 0 && row.type == NODE_DIR) {
-        struct fallen f = {.n = n, .parent = rec.inode};
-        rc = index_places_in(n->index, rec.inode, visit_fallen, &f);
-        for (size_t i = 0; i < f.count && !rc; i++)
-            rc = drop_name(n, f.v[i].parent, f.v[i].name, f.v[i].len);
-        free(f.v);
-    }
-    if (!rc)
-        rc = replica_unlink(&n->replica, node_wall(n), parent, name, len);
-    return rc ? rc : local_lost(n, rec.inode, false);
-}
-
-static int drop_gone(struct scan *s)
-{
-    struct node *n = s->n;
-    struct id128 now;
+    struct scan *s = n->scan;
     int rc = 0;
 
-    for (size_t i = 0; i < s->ngone && !rc; i++) {
-        struct gone *g = &s->gone[i];
-        rc = n->records.who_is_at(n->records.ctx, g->parent, g->name, g->len, &now);
-        if (rc == -ENOENT || (rc == 0 && !id_eq(now, g->nid))) {
-            rc = 0; /* renamed, and found again */
+    s->ending = true;
+    for (unsigned i = 0; i < STEP_NAMES && s->gone.n > 0 && !rc; i++) {
+        rc = drop_gone(n, s->gone.v[s->gone.n - 1]);
+        s->gone.n -= rc == 0;
+    }
+    for (unsigned i = 0; i < STEP_NAMES && s->gone.n == 0 && s->bare.n > 0 && !rc; i++) {
+        rc = local_lost(n, s->bare.v[s->bare.n - 1], false);
+        s->bare.n -= rc == 0;
+    }
+    if (!rc && s->gone.n == 0 && s->bare.n == 0) {
+        n->meta.scanned = SCANNED_ONCE;
+        s->done = true;
+    }
+    return rc;
+}
+
+/* ---- slices ---- */
+
+int scan_slice(struct node *n)
+{
+    struct scan *s = n->scan;
+    uint64_t until = node_mono(n) + SLICE_US;
+    int rc = 0;
+
+    s->taken = 0;
+    s->ending = false;
+    while (!rc && !s->done && s->taken < SLICE_TAKEN && may_go(n) && node_mono(n) < until) {
+        if (s->dir) {
+            rc = step_names(n);
             continue;
         }
-        if (!rc)
-            rc = drop_name(n, g->parent, g->name, g->len);
-        s->changes++;
-        s->since_commit += 4;
-        struct index_node dir;
-        if (!rc && index_get_node(n->index, g->parent, &dir) == 0)
-            rc = local_touch_dir(n, dir.lid);
-        if (!rc && s->since_commit >= TXN_CHANGES)
-            rc = commit(s);
+        rc = step_directory(n);
+        if (rc == -ENOENT)
+            rc = step_end(n);
     }
     return rc;
 }
 
-static int count_name(void *arg, const uint8_t *name, uint8_t len, struct id128 nid)
+bool scan_rests(const struct node *n)
 {
-    size_t *count = arg;
-    (void)name;
-    (void)len;
-    (void)nid;
-    ++*count;
-    return 0;
+    return !n->scan || !may_go(n);
 }
 
-/* An empty folder that used to be full: the wrong disk, or none, is mounted there. */
-static int check_empty(struct scan *s)
+bool scan_idle(const struct node *n)
 {
-    size_t held = 0;
+    return n->scan && n->scan->taken == 0 && !n->scan->done && n->to_seal.n == 0 &&
+           n->to_stat.n == 0 && n->to_touch.n == 0 && n->to_refresh.n == 0;
+}
 
-    int rc = index_places_in(s->n->index, RID_ROOT, count_name, &held);
-    if (rc || s->root_entries > 0 || held < EMPTY_LEAST)
+static void tell(struct node *n)
+{
+    struct scan *s = n->scan;
+
+    if (node_mono(n) - s->told_us < TOLD_EVERY_US)
+        return;
+    s->told_us = node_mono(n);
+    char text[120];
+    scan_progress(n, text, sizeof text);
+    events_note(n->events, "scan", "%s", text);
+}
+
+void scan_kept(struct node *n)
+{
+    struct scan *s = n->scan;
+
+    s->begun.n = 0;
+    if (s->dir && lids_add(&s->begun, s->at.lid) < 0)
+        log_warn("a directory may not be compared whole: no memory");
+    tell(n);
+    if (!s->done)
+        return;
+    events_note(n->events, "scan",
+                "%" PRIu64 " names compared with the index in %.1f s, %" PRIu64 " changed", s->seen,
+                (double)(node_mono(n) - s->started_us) / 1e6, s->changes);
+    scan_free(n);
+    malloc_trim(0);
+}
+
+void scan_dropped(struct node *n)
+{
+    struct scan *s = n->scan;
+
+    s->done = false;
+    dir_close(s);
+    for (size_t i = 0; i < s->begun.n; i++)
+        if (lids_add(&s->late, s->begun.v[i]) < 0)
+            log_warn("a directory is not compared: no memory");
+    s->begun.n = 0;
+}
+
+/* ---- life ---- */
+
+/* An empty folder that used to be full: the wrong disk, or none, is mounted there. */
+static int check_empty(struct node *n)
+{
+    struct check_dir at;
+    const struct dirent *e;
+    uint64_t held = 0, found = 0;
+    DIR *dir;
+
+    int rc = index_places_in(n->index, RID_ROOT, count_place, &held);
+    if (!rc && held >= EMPTY_LEAST)
+        rc = dir_stream(n, LID_ROOT, &at, &dir);
+    if (rc || held < EMPTY_LEAST)
         return rc;
-    log_error("%s is empty but held %zu names in its root: is the right file system mounted there? "
-              "Nothing was deleted anywhere. To start anew, empty the state directory %s",
-              s->n->config->dir, held, s->n->config->state);
+    while (dir && found == 0 && (e = readdir(dir)))
+        found += !skipped(n, LID_ROOT, e->d_name);
+    if (dir)
+        closedir(dir);
+    if (found > 0)
+        return 0;
+    log_error("%s is empty but held %" PRIu64 " names in its root: is the right file system "
+              "mounted there? Nothing was deleted anywhere. To start anew, empty the state "
+              "directory %s",
+              n->config->dir, held, n->config->state);
     return FARM_ECHANGED;
 }
 
-int scan_tree(struct node *n)
+int scan_new(struct node *n)
 {
-    struct scan s = {.n = n, .told_us = node_mono(n)};
-    uint64_t started = node_mono(n);
+    if (n->args->restarted && !(n->meta.scanned & SCAN_DUE))
+        return 0;
+    struct scan *s = calloc(1, sizeof *s);
+    if (!s)
+        return -ENOMEM;
+    map_u64_init(&s->verified);
+    map_u64_init(&s->skip);
+    s->first = !(n->meta.scanned & SCANNED_ONCE);
+    s->recovering = n->unclean && (!n->args->restarted || (n->meta.scanned & SCAN_RECOVERING));
+    s->started_us = s->told_us = node_mono(n);
+    s->limit = n->meta.next_lid;
+    n->scan = s;
+    return 0;
+}
 
-    int rc = push(&s, LID_ROOT);
+int scan_due(struct node *n)
+{
+    struct scan *s = n->scan;
+
+    if (!s)
+        return 0;
+    n->meta.scanned = (uint8_t)((n->meta.scanned & SCANNED_ONCE) | SCAN_DUE |
+                                (s->recovering ? SCAN_RECOVERING : 0));
+    int rc = index_count_places(n->index, &s->total);
+    return rc || n->args->restarted ? rc : check_empty(n);
+}
+
+void scan_free(struct node *n)
+{
+    struct scan *s = n->scan;
+
+    if (!s)
+        return;
+    dir_close(s);
+    free(s->late.v);
+    free(s->begun.v);
+    free(s->gone.v);
+    free(s->bare.v);
+    map_u64_fini(&s->verified);
+    map_u64_fini(&s->skip);
+    free(s);
+    n->scan = NULL;
+}
+
+/* ---- asked by others ---- */
+
+bool scan_first(const struct node *n)
+{
+    return n->scan && n->scan->first;
+}
+
+bool scan_recovering(const struct node *n)
+{
+    return n->scan && n->scan->recovering;
+}
+
+int scan_late(struct node *n, uint64_t lid)
+{
+    return n->scan ? lids_add(&n->scan->late, lid) : 0;
+}
+
+bool scan_bare(struct node *n, struct id128 rid)
+{
+    struct scan *s = n->scan;
+
+    return s && !s->ending && ids_add(&s->bare, rid) == 0;
+}
+
+bool scan_unverified(const struct node *n, uint64_t lid)
+{
+    return n->scan && !map_u64_get(&n->scan->verified, lid);
+}
+
+void scan_verified(struct node *n, uint64_t lid)
+{
+    if (n->scan && n->scan->verified.n < VERIFIED_MAX &&
+        map_u64_set(&n->scan->verified, lid, n, NULL) < 0)
+        log_debug("inode %" PRIu64 " is compared once more: no memory", lid);
+}
+
+int scan_touched(struct node *n, uint64_t lid)
+{
+    struct index_node row;
+
+    if (!scan_unverified(n, lid) || index_get_node_by_lid(n->index, lid, &row) ||
+        row.type != NODE_REG || (row.flags & (NODE_HELD | NODE_NODATA)))
+        return 0;
+    int rc = dirty_all(n->dirty, lid);
     if (!rc)
-        rc = txn_begin(n);
-    if (rc) {
-        free(s.stack);
-        return rc;
-    }
-    rc = local_stat(n, LID_ROOT, false, 0);
-    while (!rc && s.depth > 0)
-        rc = scan_dir(&s, s.stack[--s.depth]);
-    if (!rc)
-        rc = check_empty(&s);
-    if (!rc)
-        rc = drop_gone(&s);
-    n->meta.scanned = 1;
-    if (!rc)
-        rc = local_finish(n);
-    n->nseeds = 0;
-    if (rc)
-        txn_abort(n);
-    else
-        rc = txn_commit(n);
-    free(s.stack);
-    free(s.gone);
-    if (!rc)
-        log_info("%" PRIu64 " names checked, %" PRIu64 " changed, %.1f s", s.seen, s.changes,
-                 (double)(node_mono(n) - started) / 1e6);
+        rc = seal_file(n, lid, 0);
+    if (rc == -EBUSY)
+        rc = map_u64_set(&n->to_seal, lid, n, NULL);
+    return rc == -ESTALE || rc == -ENOENT ? 0 : rc;
+}
+
+int scan_batch(struct node *n, const struct batch *b)
+{
+    int rc = 0;
+
+    for (size_t i = 0; n->scan && i < b->n && !rc; i++)
+        rc = check_record(n, &b->items[i].rec);
     return rc;
+}
+
+void scan_progress(const struct node *n, char *out, size_t size)
+{
+    const struct scan *s = n->scan;
+
+    if (!s)
+        snprintf(out, size, "all compared");
+    else if (s->first)
+        snprintf(out, size, "first scan: %" PRIu64 " names taken up", s->seen);
+    else
+        snprintf(out, size, "%" PRIu64 " of %" PRIu64 " names compared, %" PRIu64 " changed",
+                 s->seen < s->total ? s->seen : s->total, s->total, s->changes);
+}
+
+void scan_counts(const struct node *n, uint64_t *seen, uint64_t *total, uint64_t *changes)
+{
+    const struct scan *s = n->scan;
+
+    *seen = s->seen;
+    *total = s->first ? 0 : s->total;
+    *changes = s->changes;
 }

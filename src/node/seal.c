@@ -232,6 +232,14 @@ static int seal_open(struct node *n, struct sealing *s, struct index_node *row, 
         return 0;
     if (rc && rc != -ENOENT)
         return rc;
+    /* Other parts of it may have been changed while nobody was looking, and attributes too. */
+    bool unverified = scan_unverified(n, row->lid);
+    if (unverified && !(row->flags & NODE_HELD)) {
+        s->whole = true;
+        if (map_u64_get(&n->to_stat, row->lid) == NULL &&
+            map_u64_set(&n->to_stat, row->lid, n, NULL) < 0)
+            log_debug("attributes are looked at later: no memory");
+    }
     rc = nodes_get_fd(n->nodes, row->lid, NODES_READ, &ref, &fd);
     if (rc) {
         dirty_back(n->dirty, row->lid, s->r, s->n, s->whole);
@@ -247,6 +255,8 @@ static int seal_open(struct node *n, struct sealing *s, struct index_node *row, 
         dirty_back(n->dirty, row->lid, s->r, s->n, s->whole);
     else
         rc = seal_records(n, s, fd, row, at);
+    if (!rc && unverified)
+        scan_verified(n, row->lid);
     nodes_put_fd(n->nodes, ref);
     return rc;
 }

@@ -354,6 +354,10 @@ static void update_state(struct node *n)
     if (n->args->restarted) /* served before its worker died, and goes on */
         n->synced = true;
     struct judged j = judge(n);
+    if (scan_recovering(n) || scan_first(n)) {
+        j.state = scan_first(n) ? STATE_SYNCING : STATE_RECOVERING;
+        scan_progress(n, j.why, sizeof j.why);
+    }
     node_set_state(n, j.state, j.why);
 }
 
@@ -420,6 +424,18 @@ static json_t *peers_json(const struct node *n, const struct peer_shown *shown)
     return peers;
 }
 
+static json_t *scan_json(const struct node *n)
+{
+    json_t *o = json_object();
+    uint64_t seen, total, changes;
+
+    scan_counts(n, &seen, &total, &changes);
+    json_object_set_new(o, "names", number_json(seen));
+    json_object_set_new(o, "total", total ? number_json(total) : json_null());
+    json_object_set_new(o, "changed", number_json(changes));
+    return o;
+}
+
 static char *make_json(const struct node *n, const char *health, const struct peer_shown *shown)
 {
     json_t *o = json_object();
@@ -436,6 +452,8 @@ static char *make_json(const struct node *n, const char *health, const struct pe
     json_object_set_new(o, "health", text_json(health));
     json_object_set_new(o, "uptime_s", number_json((node_mono(n) - n->started_us) / 1000000));
     json_object_set_new(o, "position", number_json(n->meta.log_head));
+    if (n->scan)
+        json_object_set_new(o, "scan", scan_json(n));
     json_object_set_new(o, "unannounced", number_json(n->held.n));
     json_object_set_new(o, "missing", number_json(n->nwants));
     json_object_set_new(o, "conflicts", number_json(keep_conflicts(n)));
@@ -464,7 +482,9 @@ static void put_peer(struct buf *b, const struct peer *p, const struct peer_show
 static char *make_text(const struct node *n, const char *health, const struct peer_shown *shown)
 {
     struct buf b;
+    char scan[160];
 
+    scan_progress(n, scan, sizeof scan);
     buf_init(&b, 1u << 20);
     buf_printf(&b, "node         %s, id %016llx\n", n->config->node,
                (unsigned long long)n->replica.node);
@@ -473,6 +493,7 @@ static char *make_text(const struct node *n, const char *health, const struct pe
                n->state_reason[0] ? ": " : "", n->state_reason);
     buf_printf(&b, "health       %s\n", health);
     buf_printf(&b, "position     %" PRIu64 "\n", n->meta.log_head);
+    buf_printf(&b, "compared     %s\n", scan);
     buf_printf(&b, "unannounced  %zu\n", n->held.n);
     buf_printf(&b, "missing      %zu\n", n->nwants);
     buf_printf(&b, "conflicts    %" PRIu64 "\n", keep_conflicts(n));

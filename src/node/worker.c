@@ -266,7 +266,9 @@ static int visit_old_orphan(void *arg, uint64_t lid)
 
 static int recover(struct node *n)
 {
-    int rc = keep_open(n);
+    int rc = scan_new(n);
+    if (!rc)
+        rc = keep_open(n);
     if (!rc)
         rc = apply_pending(n);
     if (!rc) /* what lies in in/ belongs to nobody now */
@@ -277,7 +279,9 @@ static int recover(struct node *n)
         rc = txn_begin(n);
     if (rc)
         return rc;
-    rc = index_each_todo(n->index, visit_todo, n);
+    rc = scan_due(n);
+    if (!rc)
+        rc = index_each_todo(n->index, visit_todo, n);
     if (!rc && !n->args->restarted)
         rc = staging_each_orphan(n->staging, visit_old_orphan, n);
     if (rc) {
@@ -294,13 +298,7 @@ static int recover(struct node *n)
     uint64_t lid;
     while (!rc && !n->args->restarted && map_u64_next(&n->held, &it, &lid))
         rc = map_u64_set(&n->to_seal, lid, n, NULL);
-    if (!rc)
-        rc = apply_local(n);
-    if (!rc && !n->args->restarted) {
-        node_set_state(n, STATE_RECOVERING, "comparing the folder with the index");
-        rc = scan_tree(n);
-    }
-    return rc;
+    return rc ? rc : apply_local(n);
 }
 
 /* ---- serving ---- */
@@ -420,6 +418,16 @@ static void local_round(struct node *n)
                  "the index cannot be written: %s; changes wait in the intent log", err_text(rc));
 }
 
+/* A slice of the walk. */
+static void walk_round(struct node *n)
+{
+    if (scan_rests(n) || n->stalled_until_us > node_mono(n))
+        return;
+    int rc = apply_walk(n);
+    if (rc)
+        n->stalled_until_us = node_mono(n) + 50000;
+}
+
 static void inbox_round(struct node *n)
 {
     struct qnode *q;
@@ -474,6 +482,8 @@ static int wait_events(struct node *n, struct epoll_event *ev, int max)
 
     if (n->to_seal.n && n->retry_seal_us)
         t.tv_nsec = 5000000;
+    if (n->scan && n->stalled_until_us <= now)
+        t.tv_nsec = scan_rests(n) ? 10000000 : 0;
     if (n->commit_next_us > now && intent_tail(n->intents) < intent_head(n->intents))
         t.tv_nsec = (long)(n->commit_next_us - now) * 1000;
     return epoll_pwait2(n->epoll, ev, max, &t, NULL);
@@ -496,6 +506,7 @@ static void loop(struct node *n)
         }
         local_round(n);
         inbox_round(n);
+        walk_round(n);
         session_ack_all(n);
         barrier_check(n);
         if (node_mono(n) - ticked >= TICK_MS * 1000u) {
@@ -529,7 +540,7 @@ static int mark_clean(struct node *n)
         rc = txn_begin(n);
     if (rc)
         return rc;
-    n->meta.clean = 1;
+    n->meta.clean = !scan_recovering(n); /* one that was cut short goes on at the next start */
     rc = txn_commit(n);
     return rc ? rc : index_sync(n->index);
 }
@@ -573,6 +584,7 @@ static int node_init(struct node *n, const struct worker_args *a)
     map_u64_init(&n->to_seal);
     map_u64_init(&n->to_stat);
     map_u64_init(&n->to_touch);
+    map_u64_init(&n->to_refresh);
     map_u64_init(&n->settle);
     map_u64_init(&n->held);
     map_u64_init(&n->replaced);

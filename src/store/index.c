@@ -176,10 +176,10 @@ int row_drop(struct index *ix, enum table t, const struct key *k)
     return e == -ENOENT ? 0 : e;
 }
 
-int row_scan(const struct index *ix, MDB_txn *txn, enum table t, const struct key *prefix,
-             row_visit f, void *arg)
+static int scan(const struct index *ix, MDB_txn *txn, enum table t, const struct key *from,
+                size_t prefix, row_visit f, void *arg)
 {
-    MDB_val k = {prefix->n, (void *)(uintptr_t)prefix->b}, v;
+    MDB_val k = {from->n, (void *)(uintptr_t)from->b}, v;
     MDB_cursor *c;
 
     farm_assert(txn);
@@ -187,9 +187,9 @@ int row_scan(const struct index *ix, MDB_txn *txn, enum table t, const struct ke
     if (rc)
         return index_code(rc);
     /* LMDB takes no empty keys: without a prefix start at the first row. */
-    rc = mdb_cursor_get(c, &k, &v, prefix->n ? MDB_SET_RANGE : MDB_FIRST);
+    rc = mdb_cursor_get(c, &k, &v, from->n ? MDB_SET_RANGE : MDB_FIRST);
     int e = 0;
-    while (!rc && k.mv_size >= prefix->n && memcmp(k.mv_data, prefix->b, prefix->n) == 0) {
+    while (!rc && k.mv_size >= prefix && memcmp(k.mv_data, from->b, prefix) == 0) {
         e = f(arg, &k, &v);
         if (e)
             break;
@@ -199,6 +199,18 @@ int row_scan(const struct index *ix, MDB_txn *txn, enum table t, const struct ke
     if (e)
         return e;
     return rc == MDB_NOTFOUND ? 0 : index_code(rc);
+}
+
+int row_scan(const struct index *ix, MDB_txn *txn, enum table t, const struct key *prefix,
+             row_visit f, void *arg)
+{
+    return scan(ix, txn, t, prefix, prefix->n, f, arg);
+}
+
+int row_scan_from(const struct index *ix, MDB_txn *txn, enum table t, const struct key *from,
+                  row_visit f, void *arg)
+{
+    return scan(ix, txn, t, from, 0, f, arg);
 }
 
 /* ---- opening ---- */

@@ -36,8 +36,13 @@ struct index_meta {
     /* 1: the last worker stopped in order and its state is on the disk. Taken away, on the disk
      * too, before a worker changes anything. */
     uint8_t clean;
-    uint8_t scanned; /* 1: the first scan of the folder has been done */
+    uint8_t scanned; /* SCANNED_ONCE ... */
     struct vvec know;
+};
+enum {
+    SCANNED_ONCE = 1,    /* the first scan of the folder has been done */
+    SCAN_DUE = 2,        /* the folder was not compared whole since it was mounted */
+    SCAN_RECOVERING = 4, /* and that follows a stop that was not in order */
 };
 
 /* Where an inode record is in the backing tree of this node. */
@@ -122,6 +127,12 @@ FARM_MUSTUSE int index_each_pending(struct index *ix, pending_visit f, void *arg
 /* Names placed in a directory (what is in the backing tree), in order of name. */
 typedef int (*place_visit)(void *arg, const uint8_t *name, uint8_t len, struct id128 nid);
 FARM_MUSTUSE int index_places_in(struct index *ix, struct id128 parent, place_visit f, void *arg);
+
+/* How many there are in all. */
+FARM_MUSTUSE int index_count_places(struct index *ix, uint64_t *n);
+/* The first directory whose lid is greater than *after, which is set to what was looked at; at most
+ * max lids are. -EAGAIN: none among these, -ENOENT: none at all. */
+FARM_MUSTUSE int index_next_dir(struct index *ix, uint64_t *after, unsigned max, uint64_t *lid);
 
 /* Leaves of the digest tree of the current content (files of more than one block), in the index's
  * memory until the next put; put copies (not from there), n = 0 removes. */

@@ -131,6 +131,8 @@ FARM_MUSTUSE int row_drop(struct index *ix, enum table t, const struct key *k);
 /* Every row whose key begins with the prefix, in key order; stops at the first nonzero and returns
  * it. The callback does not write. */
 typedef int (*row_visit)(void *arg, const MDB_val *k, const MDB_val *v);
+FARM_MUSTUSE int row_scan_from(const struct index *ix, MDB_txn *txn, enum table t,
+                               const struct key *from, row_visit f, void *arg); /* to the end */
 FARM_MUSTUSE int row_scan(const struct index *ix, MDB_txn *txn, enum table t,
                           const struct key *prefix, row_visit f, void *arg);
 

@@ -507,6 +507,16 @@ int index_places_in(struct index *ix, struct id128 parent, place_visit f, void *
     return row_scan(ix, ix->txn, T_SLOT, &k, on_place, &s);
 }
 
+int index_count_places(struct index *ix, uint64_t *n)
+{
+    MDB_stat st;
+
+    int rc = mdb_stat(ix->txn, ix->dbi[T_SLOT], &st);
+    if (!rc)
+        *n = st.ms_entries;
+    return index_code(rc);
+}
+
 /* ---- the whole ---- */
 
 void index_watch_names(struct index *ix, void (*f)(void *arg, struct id128 nid), void *arg)

@@ -245,6 +245,42 @@ int index_del_orphan(struct index *ix, uint64_t lid)
     return e ? e : row_drop(ix, T_LIDS, &k);
 }
 
+struct dir_scan {
+    uint64_t after, lid;
+    unsigned left;
+};
+
+static int visit_dir(void *arg, const MDB_val *k, const MDB_val *v)
+{
+    struct dir_scan *s = arg;
+    struct cur c;
+
+    int e = row_open(v, &c);
+    bool orphan = cur_u8(&c) != 0;
+    uint8_t type = cur_u8(&c);
+    if (e || c.err || k->mv_size != 8)
+        return e ? e : FARM_ECORRUPT;
+    s->after = key_get_u64(k->mv_data);
+    if (type != NODE_DIR || orphan)
+        return --s->left == 0 ? -EAGAIN : 0;
+    s->lid = s->after;
+    return 1;
+}
+
+int index_next_dir(struct index *ix, uint64_t *after, unsigned max, uint64_t *lid)
+{
+    struct dir_scan s = {.after = *after, .left = max};
+    struct key from = key_of_u64(*after + 1);
+
+    int e = row_scan_from(ix, ix->txn, T_LIDS, &from, visit_dir, &s);
+    if (e < 0 && e != -EAGAIN)
+        return e;
+    *after = s.after;
+    if (e == 1)
+        *lid = s.lid;
+    return e == 1 ? 0 : e ? e : -ENOENT;
+}
+
 /* ---- leaves ---- */
 
 int leaves_row(const struct index *ix, MDB_txn *txn, struct id128 rid, const uint8_t **leaves,
