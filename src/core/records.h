@@ -59,6 +59,10 @@ struct records {
     int (*hidden_at)(void *ctx, struct id128 parent, const uint8_t *name, uint8_t len, id_visit f,
                      void *arg);
     int (*cuts)(void *ctx, id_visit f, void *arg);
+    /* The record goes without a trace: it leaves the log, the orders and, a name, its place.
+     * forget_inode: content and attributes; either may be absent. */
+    int (*forget_name)(void *ctx, struct id128 nid);
+    int (*forget_inode)(void *ctx, struct id128 rid);
 };
 
 #endif

@@ -16,6 +16,8 @@ static int next_stamp(struct replica *p, struct stamp *out)
     int rc = vvec_raise(&p->know, p->node, p->next_seq);
 
     if (rc == 0)
+        rc = vvec_raise(&p->seen, p->node, p->next_seq);
+    if (rc == 0)
         *out = (struct stamp){p->node, p->next_seq++};
     return rc;
 }
@@ -259,6 +261,29 @@ static int add_dead(void *arg, const struct name_rec *n)
     return n->alive ? 0 : add_claim(arg, n->nid);
 }
 
+/* All that there is of a directory, anew: whoever has collected it gets it back. */
+static int renew_dir(struct replica *p, uint64_t wall_us, struct id128 rid)
+{
+    struct content_rec c;
+    struct attr_rec a;
+    int rc = p->r->get_content(p->r->ctx, rid, &c);
+
+    if (rc < 0 || c.type != NODE_DIR)
+        return rc;
+    c.base = c.h.stamp;
+    c.h.hlc = hlc_tick(&p->clock, wall_us, c.h.hlc);
+    rc = next_stamp(p, &c.h.stamp);
+    if (rc == 0)
+        rc = p->r->put_content(p->r->ctx, &c, p->node);
+    if (rc == 0)
+        rc = p->r->get_attr(p->r->ctx, rid, &a);
+    if (rc < 0)
+        return rc == -ENOENT ? 0 : rc;
+    a.h.hlc = hlc_tick(&p->clock, wall_us, a.h.hlc);
+    rc = next_stamp(p, &a.h.stamp);
+    return rc < 0 ? rc : p->r->put_attr(p->r->ctx, &a, p->node);
+}
+
 /*
  * A dead name that is shown all the same becomes alive for good: that of a file which an edit
  * brought back, when the file is edited again or gets another name, which would make it go away or
@@ -283,8 +308,84 @@ static int settle_revived(struct replica *p, uint64_t wall_us, struct id128 rid)
         if (rc == 0 && !n.alive)
             rc = put_moved(p, &n, hlc_tick(&p->clock, wall_us, n.h.hlc), n.parent, n.name,
                            n.name_len);
+        if (rc == 0)
+            rc = renew_dir(p, wall_us, rid);
     }
     free(dead.n);
+    return rc;
+}
+
+struct shown {
+    const struct records *r;
+    struct place at;
+    bool found, alive;
+};
+
+/* 1: found a place of it. */
+static int look_if_shown(void *arg, const struct name_rec *n)
+{
+    struct shown *s = arg;
+    int rc = s->r->get_place(s->r->ctx, n->nid, &s->at);
+
+    if (rc < 0 || s->at.kind == PLACE_NONE)
+        return rc == -ENOENT ? 0 : rc;
+    s->found = true;
+    s->alive = n->alive;
+    return 1;
+}
+
+/*
+ * Directories on the way to the root that are dead and shown all the same (rule 1b) become alive
+ * for good before anything is done in them: it may be that they are shown here alone, until a later
+ * version of what is in them comes, and that others have collected them.
+ */
+static int settle_up(struct replica *p, uint64_t wall_us, struct id128 dir)
+{
+    while (!id_eq(dir, RID_ROOT)) {
+        struct shown s = {.r = p->r};
+        int rc = p->r->names_of(p->r->ctx, dir, look_if_shown, &s);
+
+        if (rc >= 0 && s.found && !s.alive)
+            rc = settle_revived(p, wall_us, dir);
+        if (rc < 0 || !s.found)
+            return rc;
+        dir = s.at.parent;
+    }
+    return 0;
+}
+
+struct above {
+    const struct records *r;
+    struct id128 *dirs;
+    size_t n;
+};
+
+static int add_above(void *arg, const struct name_rec *n)
+{
+    struct above *a = arg;
+    struct place at;
+    int rc = a->r->get_place(a->r->ctx, n->nid, &at);
+
+    if (rc < 0 || at.kind == PLACE_NONE)
+        return rc == -ENOENT ? 0 : rc;
+    struct id128 *q = realloc(a->dirs, (a->n + 1) * sizeof(*q));
+
+    if (!q)
+        return -ENOMEM;
+    a->dirs = q;
+    q[a->n++] = at.parent;
+    return 0;
+}
+
+/* The same for the directories that an inode's names are in. */
+static int settle_above(struct replica *p, uint64_t wall_us, struct id128 rid)
+{
+    struct above a = {.r = p->r};
+    int rc = p->r->names_of(p->r->ctx, rid, add_above, &a);
+
+    for (size_t i = 0; i < a.n && rc == 0; i++)
+        rc = settle_up(p, wall_us, a.dirs[i]);
+    free(a.dirs);
     return rc;
 }
 
@@ -304,6 +405,8 @@ int replica_link(struct replica *p, uint64_t wall_us, uint64_t at, struct id128 
     if (rc != -ENOENT)
         return rc < 0 ? rc : -EEXIST;
     rc = settle_revived(p, wall_us, rid);
+    if (rc == 0)
+        rc = settle_up(p, wall_us, parent);
     if (rc < 0)
         return rc;
     n.nid = replica_new_id(p);
@@ -316,7 +419,7 @@ int replica_link(struct replica *p, uint64_t wall_us, uint64_t at, struct id128 
     return rc;
 }
 
-/* settle_cuts when a directory is at this place. */
+/* settle_cuts when a directory is at this place; and it is there for good. */
 static int settle_before(struct replica *p, uint64_t wall_us, struct id128 parent,
                          const uint8_t *name, uint8_t len)
 {
@@ -331,6 +434,8 @@ static int settle_before(struct replica *p, uint64_t wall_us, struct id128 paren
         rc = get_type(p->r, n.inode, &type);
     if (rc == 0 && type == NODE_DIR)
         rc = settle_cuts(p, wall_us);
+    if (rc == 0 && type == NODE_DIR)
+        rc = settle_revived(p, wall_us, n.inode);
     return rc;
 }
 
@@ -344,7 +449,7 @@ static int take_claims(struct replica *p, uint64_t wall_us, struct id128 parent,
 
     if (rc < 0)
         return rc;
-    rc = settle_revived(p, wall_us, parent);
+    rc = settle_up(p, wall_us, parent);
     for (size_t i = 0; i < c.count && rc == 0; i++) {
         if (!id_eq(c.n[i].parent, parent))
             rc = settle_revived(p, wall_us, c.n[i].parent);
@@ -418,6 +523,8 @@ int replica_rename(struct replica *p, uint64_t wall_us, struct id128 old_parent,
     if (rc == -ENOENT && !exchange)
         rc = 0;
     if (rc == 0)
+        rc = settle_up(p, wall_us, new_parent);
+    if (rc == 0)
         rc = take_claims(p, wall_us, old_parent, old_name, old_len, &src);
     if (rc == 0)
         rc = take_claims(p, wall_us, new_parent, new_name, new_len, &dst);
@@ -448,8 +555,13 @@ out:
 int replica_content(struct replica *p, uint64_t wall_us, uint64_t at, struct content_rec *c)
 {
     struct content_rec prev;
-    int rc = p->r->get_content(p->r->ctx, c->rid, &prev);
+    int rc = c->type == NODE_DIR ? 0 : settle_revived(p, wall_us, c->rid);
 
+    if (rc == 0)
+        rc = c->type == NODE_DIR ? settle_up(p, wall_us, c->rid) : settle_above(p, wall_us, c->rid);
+    if (rc < 0)
+        return rc;
+    rc = p->r->get_content(p->r->ctx, c->rid, &prev);
     if (rc == -ENOENT)
         prev = (struct content_rec){.rid = c->rid, .type = c->type};
     else if (rc < 0)
@@ -459,9 +571,6 @@ int replica_content(struct replica *p, uint64_t wall_us, uint64_t at, struct con
     c->base = prev.h.stamp;
     c->vv = prev.vv;
     if (c->type != NODE_DIR) {
-        rc = settle_revived(p, wall_us, c->rid);
-        if (rc < 0)
-            return rc;
         rc = vvec_raise(&c->vv, p->node, p->next_seq);
         if (rc < 0)
             return rc;
@@ -478,8 +587,14 @@ int replica_attr(struct replica *p, uint64_t wall_us, uint64_t at, struct attr_r
     struct attr_rec prev = {0};
     struct content_rec c = {0};
     uint64_t after = 0;
-    int rc = p->r->get_attr(p->r->ctx, a->rid, &prev);
+    uint8_t type;
+    int rc = get_type(p->r, a->rid, &type);
 
+    if (rc == 0 && type == NODE_DIR)
+        rc = settle_up(p, wall_us, a->rid);
+    if (rc < 0 && rc != -ENOENT)
+        return rc;
+    rc = p->r->get_attr(p->r->ctx, a->rid, &prev);
     if (rc < 0 && rc != -ENOENT)
         return rc;
     if (rc == 0)
@@ -511,6 +626,8 @@ static int merge_name(struct replica *p, const struct name_rec *n, uint64_t sour
         return FARM_EPROTO;
     if (rc == 0 && !head_wins(&n->h, &own.h))
         return 0;
+    if (rc == -ENOENT && vvec_covers(&p->know, n->h.stamp))
+        return 0;
     if (rc < 0 && rc != -ENOENT)
         return rc;
     *result = MERGE_NEW;
@@ -534,6 +651,8 @@ static int merge_content(struct replica *p, const struct content_rec *c, uint64_
         }
     } else if (rc != -ENOENT) {
         return rc;
+    } else if (vvec_covers(&p->know, c->h.stamp)) {
+        return 0;
     }
     *result = conflict ? MERGE_CONFLICT : MERGE_NEW;
     return p->r->put_content(p->r->ctx, c, source);
@@ -546,6 +665,8 @@ static int merge_attr(struct replica *p, const struct attr_rec *a, uint64_t sour
     int rc = p->r->get_attr(p->r->ctx, a->rid, &own);
 
     if (rc == 0 && !head_wins(&a->h, &own.h))
+        return 0;
+    if (rc == -ENOENT && vvec_covers(&p->know, a->h.stamp))
         return 0;
     if (rc < 0 && rc != -ENOENT)
         return rc;
@@ -565,15 +686,12 @@ int replica_merge(struct replica *p, uint64_t wall_us, const struct record *rec,
                   enum merge_result *result, bool *skewed)
 {
     const struct rec_head *h = record_head(rec);
-    struct vvec know = p->know;
+    struct vvec seen = p->seen;
     enum merge_result res = MERGE_OLD;
     int rc = check_head(p, h);
 
-    /* Its author's own log is in the order of its stamps: what came before is here too, or was
-     * superseded by a stamp that is not claimed. From anybody else it says nothing about the rest.
-     */
-    if (rc == 0 && h->stamp.node == source)
-        rc = vvec_raise(&know, h->stamp.node, h->stamp.seq);
+    if (rc == 0)
+        rc = vvec_raise(&seen, h->stamp.node, h->stamp.seq);
     if (rc < 0)
         return rc;
     switch (rec->kind) {
@@ -584,8 +702,22 @@ int replica_merge(struct replica *p, uint64_t wall_us, const struct record *rec,
     }
     if (rc < 0)
         return rc;
-    p->know = know;
+    p->seen = seen;
     *skewed = !hlc_observe(&p->clock, wall_us, h->hlc);
     *result = res;
+    return 0;
+}
+
+int replica_learn(struct replica *p, const struct vvec *know)
+{
+    struct vvec all = p->know, seen = p->seen;
+    int rc = vvec_join(&all, know);
+
+    if (rc == 0)
+        rc = vvec_join(&seen, know);
+    if (rc < 0)
+        return rc;
+    p->know = all;
+    p->seen = seen;
     return 0;
 }

@@ -15,12 +15,14 @@ struct replica {
     uint64_t next_seq; /* next stamp.seq we give, from 1; the caller persists it with the records */
     uint64_t next_id;  /* next id128.n we give, from 2 */
     struct hlc clock;
-    /* What this node holds; the caller persists it with the records. Raised by every record put or
-     * merged, and by the caller with a peer's whole knowledge once that peer's log is applied to
-     * its head: versions superseded before they came never come. Until then it may cover a version
-     * whose successor is still on its way from that peer: a record from a third node that is
-     * skipped for it is missing if that peer never returns. */
+    /* What this node holds; the caller persists it with the records. For every stamp it covers the
+     * record is here in that version or a later one, or was collected (core/collect.h). Raised by
+     * what is put here, and by replica_learn at the end of a peer's log; never by a single record
+     * of a peer: what came before it in its author's log may have moved behind it since. */
     struct vvec know;
+    struct vvec seen; /* the greatest stamps met in any record: covers know */
+    struct vvec gone; /* the greatest stamps of records that were collected here: whose knowledge
+                         does not include it lacks tombstones that nobody may have any more */
 };
 
 /* A fresh id created by this node. */
@@ -83,12 +85,14 @@ enum merge_result {
                    data came along */
 };
 
-/* Merge a peer's record (received from node `source`, in the order of its log). Raises knowledge by
- * its stamp when source is its author (from others it says nothing about what came before), and the
- * clock within its bound (*skewed = true when it was beyond it). FARM_EPROTO: an impossible record
- * (no stamp, clock past HLC_LIMIT, another inode or type under a known id). -ESTALE: it is ours and
- * newer than we are: this node was rolled back or cloned. */
+/* Merge a peer's record (received from node `source`). Raises the clock within its bound (*skewed =
+ * true when it was beyond it). A record that is known and not here was collected: old news.
+ * FARM_EPROTO: an impossible record (no stamp, clock past HLC_LIMIT, another inode or type under a
+ * known id). -ESTALE: it is ours and newer than we are: this node was rolled back or cloned. */
 FARM_MUSTUSE int replica_merge(struct replica *p, uint64_t wall_us, const struct record *rec,
                                uint64_t source, enum merge_result *result, bool *skewed);
+/* The end of a peer's log: all records that it held when it knew this have been merged here, or
+ * were known already. Its knowledge becomes ours. FARM_EFULL. */
+FARM_MUSTUSE int replica_learn(struct replica *p, const struct vvec *know);
 
 #endif

@@ -37,6 +37,17 @@ int vvec_raise(struct vvec *v, uint64_t node, uint64_t seq)
     return 0;
 }
 
+void vvec_lower(struct vvec *v, struct stamp s)
+{
+    uint16_t i = lower(v, s.node);
+
+    if (i >= v->n || v->e[i].node != s.node || v->e[i].seq < s.seq)
+        return;
+    v->e[i].seq = s.seq - 1;
+    if (v->e[i].seq == 0)
+        memmove(&v->e[i], &v->e[i + 1], (size_t)(--v->n - i) * sizeof(v->e[0]));
+}
+
 int vvec_join(struct vvec *a, const struct vvec *b)
 {
     struct vvec joined = *a;

@@ -60,6 +60,8 @@ struct vvec {
 uint64_t vvec_get(const struct vvec *v, uint64_t node);
 /* Raise node's entry to at least seq. FARM_EFULL past VVEC_MAX nodes. */
 FARM_MUSTUSE int vvec_raise(struct vvec *v, uint64_t node, uint64_t seq);
+/* No longer covers the stamp. */
+void vvec_lower(struct vvec *v, struct stamp s);
 /* Least upper bound into a. FARM_EFULL. */
 FARM_MUSTUSE int vvec_join(struct vvec *a, const struct vvec *b);
 /* a covers the stamp (stamp node 0 = "never written" is always covered). */

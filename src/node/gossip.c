@@ -43,6 +43,27 @@ static json_t *own_applied(const struct node *n)
     return applied;
 }
 
+static json_t *own_know(const struct node *n)
+{
+    json_t *know = json_object();
+    char id[17];
+
+    for (uint16_t i = 0; i < n->synced_know.n; i++) {
+        snprintf(id, sizeof id, "%016llx", (unsigned long long)n->synced_know.e[i].node);
+        json_object_set_new(know, id, json_integer((json_int_t)n->synced_know.e[i].seq));
+    }
+    return know;
+}
+
+static json_t *own_members(const struct node *n)
+{
+    json_t *members = json_array();
+
+    for (size_t i = 0; i < n->npeers; i++)
+        json_array_append_new(members, json_string(n->peers[i].config->name));
+    return members;
+}
+
 static uint64_t worst_lag(const struct node *n)
 {
     uint64_t worst = 0;
@@ -70,6 +91,8 @@ static json_t *own_state(const struct node *n)
     json_object_set_new(o, "version", json_string(FARM_VERSION));
     json_object_set_new(o, "links", own_links(n));
     json_object_set_new(o, "applied", own_applied(n));
+    json_object_set_new(o, "know", own_know(n));
+    json_object_set_new(o, "members", own_members(n));
     return o;
 }
 
@@ -78,8 +101,9 @@ void gossip_own(struct node *n, struct gossip *out)
     json_t *o = own_state(n);
 
     size_t len = json_dumpb(o, out->json, STATE_MAX, JSON_COMPACT);
-    if (len > STATE_MAX) { /* many peers with long names: the least needed is left out */
-        json_object_del(o, "applied");
+    static const char *const spare[] = {"applied", "know"}; /* the least needed first */
+    for (size_t i = 0; len > STATE_MAX && i < 2; i++) {     /* many peers with long names */
+        json_object_del(o, spare[i]);
         len = json_dumpb(o, out->json, STATE_MAX, JSON_COMPACT);
     }
     out->json[len <= STATE_MAX ? len : 0] = 0;
@@ -197,6 +221,33 @@ static void heard_from_peer(struct peer *p, json_t *o)
     sender_peer_links(session_sender(p->session), p->links, p->nlinks);
 }
 
+/* What a node holds for certain, and its members: what is to be collected depends on both, so that
+ * a part of it is worth nothing. */
+static void heard_know(struct gossip *g, json_t *o)
+{
+    json_t *know = json_object_get(o, "know"), *members = json_object_get(o, "members"), *v;
+    const char *id;
+    size_t i;
+
+    g->knows = json_is_object(know) && json_is_array(members);
+    if (!g->knows)
+        return;
+    json_object_foreach(know, id, v)
+    {
+        json_int_t seq = json_integer_value(v);
+        if (seq > 0 && vvec_raise(&g->know, strtoull(id, NULL, 16), (uint64_t)seq) < 0)
+            g->knows = false;
+    }
+    json_array_foreach(members, i, v)
+    {
+        const char *name = json_string_value(v);
+        if (!name || g->nmembers == GOSSIP_MAX || strlen(name) >= sizeof g->members[0])
+            g->knows = false;
+        else
+            memcpy(g->members[g->nmembers++], name, strlen(name) + 1);
+    }
+}
+
 static void heard(struct node *n, struct session *s, const struct gossip *g, json_t *o)
 {
     struct peer *p = peer_with(n, s);
@@ -223,10 +274,12 @@ void gossip_heard(struct node *n, struct session *s, struct gossip *g)
     json_error_t e;
     json_t *o = name_valid(g->name) ? json_loads(g->json, 0, &e) : NULL;
 
-    if (json_is_object(o))
+    if (json_is_object(o)) {
+        heard_know(g, o);
         heard(n, s, g, o);
-    else
+    } else {
         log_debug("%s says something of a node that is not understood", session_name(s));
+    }
     json_decref(o);
     free(g);
 }

@@ -140,14 +140,18 @@ struct peer {
     size_t nlinks;
 };
 
+#define GOSSIP_MAX 64u
 /* What other nodes say of themselves (gossip), by name. */
 struct gossip {
     char name[64];
     uint64_t node, counter;
     uint64_t heard_us; /* mono */
+    bool knows;        /* it said what it holds for certain, and whom it counts as members */
+    struct vvec know;
+    char members[GOSSIP_MAX][64];
+    size_t nmembers;
     char json[STATE_MAX + 1];
 };
-#define GOSSIP_MAX 64u
 
 /* What is shown of a peer, ready to be printed. */
 struct peer_shown {
@@ -204,8 +208,13 @@ struct node {
     struct index_meta meta_before;
     uint64_t consumed;               /* intents turned into records in it */
     uint64_t synced_us, synced_head; /* last index_sync */
-    uint64_t commit_next_us;         /* the next local transaction not before this (monotonic) */
-    uint64_t stalled_until_us;       /* the index could not be written: not before then again */
+    struct vvec synced_know;    /* knowledge that outlives a crash of the machine: what members are
+                                   told, who collect by it */
+    struct vvec collect_stable; /* what all had seen when the last pass began */
+    uint64_t collect_from;      /* log position of the tombstone to be looked at next */
+    uint64_t collected;         /* inodes, since the start */
+    uint64_t commit_next_us;    /* the next local transaction not before this (monotonic) */
+    uint64_t stalled_until_us;  /* the index could not be written: not before then again */
 
     /* Work collected while intents are consumed (keys are lids; values not used). */
     struct map_u64 to_seal;    /* closed by a writer */
@@ -493,6 +502,7 @@ enum inmsg_type {
     IN_ACK,
     IN_WANT,
     IN_STATE,
+    IN_KNOW,
     IN_DOWN,
     IN_BARRIER,
     IN_SYNC,
@@ -534,6 +544,10 @@ void status_gossip(struct node *n); /* tell peers about us, once a second or whe
 void gossip_heard(struct node *n, struct session *s, struct gossip *g); /* takes g */
 /* What we say of ourselves: JSON of at most STATE_MAX bytes. */
 void gossip_own(struct node *n, struct gossip *out);
+
+/* ---- collect.c ---- */
+/* A bounded part of the tombstones that every member has seen goes; once a second. */
+void collect_round(struct node *n);
 
 /* ---- barrier.c ---- */
 void barrier_add(struct node *n, struct control_request *rq); /* takes rq */

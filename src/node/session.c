@@ -136,6 +136,18 @@ static int on_ack(void *arg, const struct msg_ack *a)
     return rc;
 }
 
+static int on_know(void *arg, const struct msg_ack *k)
+{
+    struct msg_ack *copy = malloc(sizeof *copy);
+    if (!copy)
+        return -ENOMEM;
+    *copy = *k;
+    int rc = post(arg, IN_KNOW, copy);
+    if (rc)
+        free(copy);
+    return rc;
+}
+
 static int on_want(void *arg, const struct msg_want *w)
 {
     struct session *s = arg;
@@ -315,6 +327,7 @@ static void *rx_main(void *arg)
                                    .on_ack = on_ack,
                                    .on_want = on_want,
                                    .on_state = on_state,
+                                   .on_know = on_know,
                                    .drain = drain};
         s->code = receiver_run(s->fd, &env);
     }
@@ -581,6 +594,17 @@ static void on_acked(struct session *s, const struct msg_ack *a)
         p->acked_pos = a->pos;
 }
 
+/* What came before it on this stream has been applied, or the session would have ended. The meta
+ * row follows within a second: what is lost of it in a crash is told again. */
+static int on_known(struct node *n, struct session *s, const struct msg_ack *k)
+{
+    if (peer_of(s)->session != s)
+        return 0;
+    if (k->pos > s->applied)
+        return FARM_EPROTO;
+    return replica_learn(&n->replica, &k->know);
+}
+
 static int batch_in(struct node *n, struct session *s, struct batch *b)
 {
     int rc = apply_batch(n, s, b);
@@ -609,6 +633,10 @@ void session_message(struct node *n, struct inmsg *m)
         break;
     case IN_ACK:
         on_acked(s, m->p);
+        free(m->p);
+        break;
+    case IN_KNOW:
+        rc = on_known(n, s, m->p);
         free(m->p);
         break;
     case IN_STATE: gossip_heard(n, s, m->p); break;

@@ -462,6 +462,7 @@ static char *make_json(const struct node *n, const char *health, const struct pe
     json_object_set_new(o, "history_bytes", number_json(n->keep.total[KEPT_HISTORY].bytes));
     json_object_set_new(o, "kept_evicted", number_json(n->keep.evicted));
     json_object_set_new(o, "kept_lost", number_json(n->keep.lost));
+    json_object_set_new(o, "collected", number_json(n->collected));
     json_object_set_new(o, "peers", peers_json(n, shown));
     char *text = json_dumps(o, JSON_INDENT(2));
     json_decref(o);
@@ -497,6 +498,7 @@ static char *make_text(const struct node *n, const char *health, const struct pe
     buf_printf(&b, "unannounced  %zu\n", n->held.n);
     buf_printf(&b, "missing      %zu\n", n->nwants);
     buf_printf(&b, "conflicts    %" PRIu64 "\n", keep_conflicts(n));
+    buf_printf(&b, "collected    %" PRIu64 "\n", n->collected);
     buf_printf(&b, "version      %s\n", FARM_VERSION);
     buf_printf(&b, "peers\n");
     for (size_t i = 0; i < n->npeers; i++)

@@ -100,6 +100,8 @@ int txn_commit(struct node *n)
     n->meta.next_id = n->replica.next_id;
     n->meta.hlc = n->replica.clock.last;
     n->meta.know = n->replica.know;
+    n->meta.seen = n->replica.seen;
+    n->meta.gone = n->replica.gone;
     n->meta.node = n->replica.node;
     n->meta.intents = n->consumed + 1;
     n->meta.log_head = index_log_head(n->index);
@@ -126,7 +128,8 @@ int txn_commit(struct node *n)
     if (n->consumed)
         intent_consumed(n->intents, n->consumed);
     settle(n);
-    if (n->meta.log_head != n->meta_before.log_head)
+    if (n->meta.log_head != n->meta_before.log_head ||
+        !vvec_includes(&n->meta_before.know, &n->meta.know))
         session_wake_all(n);
     return 0;
 }

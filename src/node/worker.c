@@ -145,7 +145,9 @@ static void replica_from_meta(struct node *n)
                                   .next_seq = n->meta.next_seq,
                                   .next_id = n->meta.next_id,
                                   .clock.last = n->meta.hlc,
-                                  .know = n->meta.know};
+                                  .know = n->meta.know,
+                                  .seen = n->meta.seen,
+                                  .gone = n->meta.gone};
 }
 
 static int load_meta(struct node *n, bool fresh)
@@ -165,6 +167,7 @@ static int load_meta(struct node *n, bool fresh)
         n->meta.next_seq = n->replica.next_seq;
         n->meta.next_id = n->replica.next_id;
         n->meta.know = n->replica.know;
+        n->meta.seen = n->replica.seen;
         n->meta.hlc = n->replica.clock.last;
         n->meta.log_head = index_log_head(n->index);
     }
@@ -459,6 +462,28 @@ static void review_wants(struct node *n)
         apply_ask(n, NULL);
 }
 
+/* Knowledge learned at the end of a peer's log, into the meta row. */
+static void put_known(struct node *n)
+{
+    if (vvec_includes(&n->meta.know, &n->replica.know) || txn_begin(n) < 0)
+        return;
+    int rc = txn_commit(n);
+    if (rc)
+        log_debug("knowledge waits to be recorded: %s", err_text(rc));
+}
+
+static void sync_index(struct node *n)
+{
+    bool same = n->meta.log_head == n->synced_head && vvec_includes(&n->synced_know, &n->meta.know);
+
+    if (!same && index_sync(n->index) < 0) {
+        events_raise(n->events, "sync", "the index cannot be synced to disk");
+    } else {
+        n->synced_head = n->meta.log_head;
+        n->synced_know = n->meta.know;
+    }
+}
+
 static void timers(struct node *n)
 {
     uint64_t now = node_mono(n);
@@ -466,11 +491,11 @@ static void timers(struct node *n)
     seal_timer(n);
     keep_timer(n);
     if (now - n->synced_us >= SYNC_EVERY_US) {
-        if (n->meta.log_head != n->synced_head && index_sync(n->index) < 0)
-            events_raise(n->events, "sync", "the index cannot be synced to disk");
-        n->synced_head = n->meta.log_head;
+        put_known(n);
+        sync_index(n);
         n->synced_us = now;
         review_wants(n);
+        collect_round(n);
     }
 }
 

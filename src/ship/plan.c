@@ -222,6 +222,10 @@ static int plan_log(struct sender *s, bool *end)
     e = index_reader_meta(s->reader, &meta);
     if (!e && meta.log_head > s->cursor)
         s->cursor = meta.log_head;
+    if (!e) {
+        s->end = true;
+        s->end_know = meta.know;
+    }
     *end = true;
     return e == -ENOENT ? 0 : e;
 }

@@ -288,6 +288,9 @@ static int on_small(struct receiver *r, uint8_t type, const void *payload, uint3
     case FRAME_ACK:
         e = msg_ack_get(payload, len, &m.ack);
         return e ? e : env->on_ack(env->session, &m.ack);
+    case FRAME_KNOW:
+        e = msg_ack_get(payload, len, &m.ack);
+        return e ? e : env->on_know(env->session, &m.ack);
     case FRAME_WANT:
         e = msg_want_get(payload, len, &m.want);
         return e ? e : env->on_want(env->session, &m.want);

@@ -418,6 +418,34 @@ static void take_inputs(struct sender *s)
     pthread_mutex_unlock(&s->lock);
 }
 
+/*
+ * The log's end: every record that this node held when it knew end_know has been sent, or is known
+ * to the peer: both were read in one transaction, and an entry that was passed before was either
+ * sent, or has moved on and was met again. What is left to others is not claimed. (Two nodes that
+ * each wait for the other's part would wait for ever: so a version that was superseded by one that
+ * is left to others is claimed, although that is still on its way; both we and its author have it.)
+ */
+static int tell_know(struct sender *s)
+{
+    struct msg_ack m = {s->told, s->end_know};
+    struct buf b;
+
+    if (!s->end)
+        return 0;
+    for (size_t i = 0; i < s->deferred.n; i++)
+        if (s->deferred.e[i].source)
+            vvec_lower(&m.know, s->deferred.e[i].stamp);
+    if (vvec_includes(&s->told_know, &m.know))
+        return 0;
+    buf_init(&b, FRAME_MAX);
+    msg_ack_put(&b, &m);
+    int e = b.err ? b.err : write_frame(s, FRAME_KNOW, b.data, (uint32_t)b.len);
+    buf_fini(&b);
+    if (!e)
+        s->told_know = m.know;
+    return e;
+}
+
 /* From the cursor to the end of the log. */
 static int send_log(struct sender *s)
 {
@@ -438,9 +466,10 @@ static int send_log(struct sender *s)
             s->done = s->cursor;
     }
     if (!e && (s->count || s->open))
-        return sender_flush(s, true);
-    update_stats(s, 0);
-    return e;
+        e = sender_flush(s, true);
+    else
+        update_stats(s, 0);
+    return e ? e : tell_know(s);
 }
 
 static bool has_work(const struct sender *s)

@@ -13,7 +13,8 @@
  * position told to the peer never passes a deferred entry. Positions are those of the next entry:
  * "up to pos" is everything before it, and pos is where a later session begins (`from`). A position
  * that moved without anything to send is told by an empty RECORDS some 20 ms later; the first
- * RECORDS with RECORDS_BOUNDARY comes even when there is nothing to send.
+ * RECORDS with RECORDS_BOUNDARY comes even when there is nothing to send. At the log's
+ * end KNOW says what this node knew there.
  *
  * Content: at most DIGEST_BLOCK bytes travel inline with the record (DATA_WHOLE). Larger: if the
  * peer holds the version before (the last one sent in this session, or the record's base is in its

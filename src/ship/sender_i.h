@@ -67,6 +67,8 @@ struct sender {
     uint64_t cursor; /* where the log is read next */
     uint64_t done;   /* every entry before it is sent, in the frame, skipped or deferred */
     uint64_t told;   /* the position last told to the peer */
+    bool end;        /* the log's end was met */
+    struct vvec end_know, told_know; /* what this node knew there; as last told to the peer */
     struct vvec known;
     uint64_t linked[LINKS_MAX];
     size_t nlinked;

@@ -18,11 +18,12 @@
 static const char *const table_names[T_COUNT] = {
     [T_META] = "meta",         [T_NAMES] = "names",       [T_CONTENTS] = "contents",
     [T_ATTRS] = "attrs",       [T_NAMES_AT] = "names_at", [T_NAMES_OF] = "names_of",
-    [T_NAMES_IN] = "names_in", [T_LOG] = "log",           [T_PLACE] = "place",
-    [T_SLOT] = "slot",         [T_HIDDEN] = "hidden",     [T_CUTS] = "cuts",
-    [T_NODES] = "nodes",       [T_LIDS] = "lids",         [T_HANDLES] = "handles",
-    [T_LEAVES] = "leaves",     [T_JOURNAL] = "journal",   [T_PEERS] = "peers",
-    [T_KEPT] = "kept",         [T_TODO] = "todo",         [T_PENDING] = "pending",
+    [T_NAMES_IN] = "names_in", [T_LOG] = "log",           [T_GRAVES] = "graves",
+    [T_PLACE] = "place",       [T_SLOT] = "slot",         [T_HIDDEN] = "hidden",
+    [T_CUTS] = "cuts",         [T_NODES] = "nodes",       [T_LIDS] = "lids",
+    [T_HANDLES] = "handles",   [T_LEAVES] = "leaves",     [T_JOURNAL] = "journal",
+    [T_PEERS] = "peers",       [T_KEPT] = "kept",         [T_TODO] = "todo",
+    [T_PENDING] = "pending",
 };
 
 int index_code(int rc)
@@ -438,6 +439,10 @@ int meta_row(const struct index *ix, MDB_txn *txn, struct index_meta *m)
     r.scanned = cur_u8(&c);
     e = vvec_decode(&c, &r.know);
     if (!e)
+        e = vvec_decode(&c, &r.seen);
+    if (!e)
+        e = vvec_decode(&c, &r.gone);
+    if (!e)
         e = cur_done(&c);
     if (e)
         return e;
@@ -476,6 +481,8 @@ int index_put_meta(struct index *ix, const struct index_meta *m)
     buf_put_u8(b, m->clean);
     buf_put_u8(b, m->scanned);
     vvec_encode(b, &m->know);
+    vvec_encode(b, &m->seen);
+    vvec_encode(b, &m->gone);
     return row_put(ix, T_META, &k);
 }
 

@@ -36,8 +36,8 @@ struct index_meta {
     /* 1: the last worker stopped in order and its state is on the disk. Taken away, on the disk
      * too, before a worker changes anything. */
     uint8_t clean;
-    uint8_t scanned; /* SCANNED_ONCE ... */
-    struct vvec know;
+    uint8_t scanned;              /* SCANNED_ONCE ... */
+    struct vvec know, seen, gone; /* as in struct replica */
 };
 enum {
     SCANNED_ONCE = 1,    /* the first scan of the folder has been done */
@@ -93,6 +93,11 @@ void index_set_log_head(struct index *ix, uint64_t head);
  * place, -ENOENT when absent; content, attributes, leaves and journal (not the node row). */
 FARM_MUSTUSE int index_forget_name(struct index *ix, struct id128 nid);
 FARM_MUSTUSE int index_forget_inode(struct index *ix, struct id128 rid);
+
+/* Tombstones (dead names in the log), in the order of the log: the first at or after from.
+ * -ENOENT. */
+FARM_MUSTUSE int index_next_tombstone(struct index *ix, uint64_t from, uint64_t *pos,
+                                      struct id128 *inode);
 
 FARM_MUSTUSE int index_get_node(struct index *ix, struct id128 rid, struct index_node *n);
 FARM_MUSTUSE int index_get_node_by_lid(struct index *ix, uint64_t lid, struct index_node *n);

@@ -13,6 +13,7 @@
  *   names_of  rid, nid                         -
  *   names_in  parent, nid                      -
  *   log       u64 position                     u8 kind | id | u64 source | u64 content bytes
+ *   graves    u64 log position of a dead name  id of its inode
  *   place     nid                              u8 kind | u8 cut | parent | u8 len, name
  *   slot      parent, name                     nid (who is AT that place)
  *   hidden    parent, u8 len, name, nid        - (who is HIDDEN there)
@@ -37,7 +38,7 @@
 #include <lmdb.h>
 
 #define ROW_VERSION 1u
-#define INDEX_FORMAT 1u
+#define INDEX_FORMAT 3u
 /* A name, the longest fixed part of any row, and then some; xattrs are the longest variable part.
  */
 #define ROW_MAX (XATTRS_LEN_MAX + 16384u)
@@ -52,6 +53,7 @@ enum table {
     T_NAMES_OF,
     T_NAMES_IN,
     T_LOG,
+    T_GRAVES,
     T_PLACE,
     T_SLOT,
     T_HIDDEN,

@@ -2,6 +2,7 @@
 /* struct records on disk: the three kinds, their orders, their places, and the log. */
 #include "store/index_i.h"
 
+#include "base/log.h"
 #include "wire/record.h"
 
 #include <errno.h>
@@ -125,6 +126,55 @@ static int put_record(struct index *ix, const struct record *r, uint64_t source,
     return e;
 }
 
+/* ---- tombstones ---- */
+
+static int drop_grave(struct index *ix, uint64_t pos)
+{
+    struct key k = key_of_u64(pos);
+    return pos ? row_drop(ix, T_GRAVES, &k) : 0;
+}
+
+/* was_pos: of the dead name that is replaced, 0 for none; now_pos: of the one that is put. */
+static int move_grave(struct index *ix, uint64_t was_pos, const struct name_rec *now,
+                      uint64_t now_pos)
+{
+    struct key k = key_of_u64(now_pos);
+
+    int e = drop_grave(ix, was_pos);
+    if (e || now->alive || !now_pos)
+        return e;
+    put_id(row_begin(ix), now->inode);
+    return row_put(ix, T_GRAVES, &k);
+}
+
+int index_next_tombstone(struct index *ix, uint64_t from, uint64_t *pos, struct id128 *inode)
+{
+    struct key want = key_of_u64(from);
+    MDB_val k = {want.n, want.b}, v;
+    MDB_cursor *cursor;
+    struct id128 id;
+    struct cur c;
+
+    farm_assert(ix->txn);
+    int rc = mdb_cursor_open(ix->txn, ix->dbi[T_GRAVES], &cursor);
+    if (rc)
+        return index_code(rc);
+    rc = mdb_cursor_get(cursor, &k, &v, MDB_SET_RANGE);
+    mdb_cursor_close(cursor);
+    if (rc)
+        return index_code(rc);
+    int e = k.mv_size == 8 ? row_open(&v, &c) : FARM_ECORRUPT;
+    if (e)
+        return e;
+    id = get_id(&c);
+    e = cur_done(&c);
+    if (e)
+        return e;
+    *pos = key_get_u64(k.mv_data);
+    *inode = id;
+    return 0;
+}
+
 /* ---- names and their orders ---- */
 
 static struct key at_prefix(struct id128 parent, const uint8_t *name, uint8_t len)
@@ -195,8 +245,12 @@ static int do_put_name(void *ctx, const struct name_rec *n, uint64_t source)
         return found;
     int e = node_is_held(ix, n->inode, &held);
     /* What has been announced once stays announced. */
+    bool logged = !held || local.pos;
+    uint64_t pos = logged ? ix->log_head : 0;
     if (!e)
-        e = put_record(ix, &now, source, local.pos, held && !local.pos);
+        e = put_record(ix, &now, source, local.pos, !logged);
+    if (!e)
+        e = move_grave(ix, !found && !was.name.alive ? local.pos : 0, n, pos);
     if (!e && ix->name_put)
         ix->name_put(ix->name_put_arg, n->nid);
     if (e || (!found && same_orders(&was.name, n)))
@@ -517,6 +571,18 @@ int index_count_places(struct index *ix, uint64_t *n)
     return index_code(rc);
 }
 
+/* ---- forgetting ---- */
+
+static int do_forget_name(void *ctx, struct id128 nid)
+{
+    return index_forget_name(ctx, nid);
+}
+
+static int do_forget_inode(void *ctx, struct id128 rid)
+{
+    return index_forget_inode(ctx, rid);
+}
+
 /* ---- the whole ---- */
 
 void index_watch_names(struct index *ix, void (*f)(void *arg, struct id128 nid), void *arg)
@@ -543,6 +609,8 @@ void index_records(struct index *ix, struct records *out)
         .who_is_at = do_who_is_at,
         .hidden_at = do_hidden_at,
         .cuts = do_cuts,
+        .forget_name = do_forget_name,
+        .forget_inode = do_forget_inode,
     };
 }
 
@@ -568,6 +636,8 @@ int index_forget_name(struct index *ix, struct id128 nid)
         e = drop_orders(ix, &was.name);
     if (!e)
         e = log_remove(ix, local.pos);
+    if (!e && !was.name.alive)
+        e = drop_grave(ix, local.pos);
     if (!e)
         e = do_set_place(ix, nid, &nowhere);
     return e ? e : row_drop(ix, T_NAMES, &k);

@@ -426,7 +426,8 @@ int msg_validate(uint8_t type, const void *p, size_t n)
     case FRAME_REFUSE: return msg_refuse_get(p, n, &m.refuse);
     case FRAME_RECORDS: return records_validate(p, n);
     case FRAME_DATA: return msg_data_get(p, n, &m.data);
-    case FRAME_ACK: return msg_ack_get(p, n, &m.ack);
+    case FRAME_ACK:
+    case FRAME_KNOW: return msg_ack_get(p, n, &m.ack);
     case FRAME_WANT: return msg_want_get(p, n, &m.want);
     case FRAME_STATE: return msg_state_get(p, n, &m.state);
     case FRAME_PING:

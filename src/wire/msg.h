@@ -4,7 +4,7 @@
  * every bound and leave pointers into the payload.
  *
  * Both sides send HELLO first. Having the other's HELLO, each sends WELCOME, saying from where in
- * the other's log it wants to go on. Then RECORDS, DATA, ACK, WANT, STATE in any order.
+ * the other's log it wants to go on. Then RECORDS, DATA, ACK, WANT, STATE, KNOW in any order.
  */
 #ifndef WIRE_MSG_H
 #define WIRE_MSG_H
@@ -86,7 +86,8 @@ struct msg_data {
     const uint8_t *bytes;
 };
 
-/* u64 pos | vvec know: "applied from your log up to pos; I hold know" */
+/* u64 pos | vvec know. ACK: "applied from your log up to pos; I hold know". KNOW: "my log ended
+ * here: whoever has applied all that I sent holds what know covers" */
 struct msg_ack {
     uint64_t pos;
     struct vvec know;

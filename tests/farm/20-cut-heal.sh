@@ -62,3 +62,13 @@ wait_until '[[ $(cat "$W1/forwarded" 2>/dev/null) == back ]]' 20
 figure "one link cut: changes go around through the third node"
 lab heal
 converge 60
+
+# what was deleted is forgotten once all have seen it
+collected() { # NODE
+    jq .collected "$(mount_of "$1" www)/.farm/status.json"
+}
+for n in web1 web2 web3; do
+    wait_until "(( \$(collected $n) > 0 ))" 20
+done
+figure "inodes collected: $(collected web1), $(collected web2), $(collected web3)"
+converge 60

@@ -281,6 +281,51 @@ static int cuts(void *ctx, id_visit f, void *arg)
     return rc;
 }
 
+static void take_out(void *array, size_t *n, size_t i)
+{
+    void **p = array;
+
+    memmove(p + i, p + i + 1, (--*n - i) * sizeof(void *));
+}
+
+static int forget_name(void *ctx, struct id128 nid)
+{
+    struct memrecords *m = ctx;
+    size_t i;
+    struct mem_name *n = find_name(m, nid, &i);
+
+    if (!n)
+        return -ENOENT;
+    take_out(m->names, &m->nnames, i);
+    free(n);
+    return 0;
+}
+
+static int forget_inode(void *ctx, struct id128 rid)
+{
+    struct memrecords *m = ctx;
+
+    for (size_t i = 0; i < m->ncontents; i++) {
+        struct mem_content *c = m->contents[i];
+
+        if (!id_eq(c->rec.rid, rid))
+            continue;
+        take_out(m->contents, &m->ncontents, i);
+        free((void *)(uintptr_t)c->rec.target);
+        free(c);
+    }
+    for (size_t i = 0; i < m->nattrs; i++) {
+        struct mem_attr *a = m->attrs[i];
+
+        if (!id_eq(a->rec.rid, rid))
+            continue;
+        take_out(m->attrs, &m->nattrs, i);
+        free((void *)(uintptr_t)a->rec.xattrs);
+        free(a);
+    }
+    return 0;
+}
+
 void memrecords_init(struct memrecords *m)
 {
     *m = (struct memrecords){
@@ -301,6 +346,8 @@ void memrecords_init(struct memrecords *m)
                 .who_is_at = who_is_at,
                 .hidden_at = hidden_at,
                 .cuts = cuts,
+                .forget_name = forget_name,
+                .forget_inode = forget_inode,
             },
     };
 }
@@ -334,15 +381,21 @@ bool memrecords_at(const struct memrecords *m, uint64_t pos, struct record *out)
     switch (l->kind) {
     case REC_NAME:
         n = find_name(m, l->id, NULL);
+        if (!n)
+            return false;
         out->name = n->rec;
         return n->pos == pos;
     case REC_CONTENT:
         c = find_content(m, l->id);
+        if (!c)
+            return false;
         out->content = c->rec;
         return c->pos == pos;
     case REC_ATTR: break;
     }
     a = find_attr(m, l->id);
+    if (!a)
+        return false;
     out->attr = a->rec;
     return a->pos == pos;
 }
@@ -368,8 +421,10 @@ struct id128 *memrecords_seeds(struct memrecords *m, size_t *n)
     for (; m->seeded < m->nlog; m->seeded++) {
         const struct mem_log *l = &m->log[m->seeded];
 
-        if (l->kind == REC_NAME)
-            add_seed(&s, &find_name(m, l->id, NULL)->rec);
+        const struct mem_name *name = l->kind == REC_NAME ? find_name(m, l->id, NULL) : NULL;
+
+        if (name)
+            add_seed(&s, &name->rec);
         else if (l->kind == REC_CONTENT)
             names_of(m, l->id, add_seed, &s);
     }

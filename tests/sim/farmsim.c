@@ -8,9 +8,12 @@
  *
  * Without --nodes a run has 2 to 5. --lose: one node dies for good before the heal. A failure
  * prints its seed; `farmsim --seed THAT --trace` shows the run.
+ *
+ * What was deleted is collected on the way, each node when it has heard that all have seen it.
+ * Every run is also done without that: the tree must be the same in the end.
  */
 #include "base/log.h"
-#include "core/replica.h"
+#include "core/collect.h"
 #include "memrecords.h"
 #include "oracle.h"
 #include "tree.h"
@@ -35,11 +38,15 @@ struct node {
     struct replica rep;
     struct tree tree;
     int64_t skew_us;
-    uint64_t got[NODES_MAX]; /* log position of each peer up to which all was applied */
+    uint64_t got[NODES_MAX];      /* log position of each peer up to which all was applied */
+    struct vvec heard[NODES_MAX]; /* what each member was last heard to know */
 };
 
 struct sim {
     uint64_t rng, now_us;
+    uint64_t rng_collect; /* of its own: collecting does not change what happens else */
+    bool collect;
+    size_t collected;
     unsigned n;
     struct node node[NODES_MAX];
     bool up[NODES_MAX][NODES_MAX];
@@ -57,13 +64,18 @@ static bool lose;
             printf(__VA_ARGS__); \
     } while (0)
 
-static uint64_t rnd(struct sim *s)
+static uint64_t splitmix64(uint64_t *state)
 {
-    uint64_t z = s->rng += 0x9e3779b97f4a7c15ull; /* splitmix64 */
+    uint64_t z = *state += 0x9e3779b97f4a7c15ull;
 
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
     return z ^ (z >> 31);
+}
+
+static uint64_t rnd(struct sim *s)
+{
+    return splitmix64(&s->rng);
 }
 
 static unsigned below(struct sim *s, size_t n)
@@ -398,7 +410,7 @@ static bool deliver(struct sim *s, unsigned to, unsigned from, size_t max)
     }
     /* All that the peer holds is held here too, also what it knows of and no longer has. */
     if (b->got[from] == a->m.nlog)
-        must(s, to, vvec_join(&b->rep.know, &a->rep.know), "knowledge");
+        must(s, to, replica_learn(&b->rep, &a->rep.know), "knowledge");
     if (any)
         update(s, to, false);
     return any;
@@ -414,6 +426,114 @@ static void network(struct sim *s)
         s->up[a][b] = s->up[b][a] = below(s, 3) > 0;
     if (s->up[a][b])
         deliver(s, a, b, 1 + below(s, below(s, 4) ? 4 : 64));
+}
+
+/* ---- collecting ---- */
+
+/* Knowledge is honest: for what it covers there is a record, or it was collected; then no other
+ * node may have it alive, ever. Here: against all the other nodes' records. */
+static void check_honest(struct sim *s, unsigned i)
+{
+    struct node *a = &s->node[i];
+
+    for (unsigned k = 0; k < s->n; k++) {
+        const struct memrecords *m = &s->node[k].m;
+
+        for (size_t x = 0; x < m->nnames; x++) {
+            const struct name_rec *n = &m->names[x]->rec;
+            struct name_rec own;
+
+            if (!vvec_covers(&a->rep.know, n->h.stamp))
+                continue;
+            if (a->m.r.get_name(&a->m, n->nid, &own) == 0) {
+                if (head_wins(&n->h, &own.h))
+                    fail(s, i, "knows a name and holds an older version");
+            } else if (n->alive || !vvec_covers(&a->rep.gone, n->h.stamp)) {
+                fail(s, i, "knows a name and does not hold it");
+            }
+        }
+    }
+}
+
+/* The content that a dead inode is collected with counts as seen to its end. */
+static bool note_collected(struct sim *s, unsigned i, struct id128 rid)
+{
+    struct content_rec c;
+
+    if (s->node[i].m.r.get_content(&s->node[i].m, rid, &c) < 0 || c.type == NODE_DIR)
+        return false;
+    if (s->nkept < EDITS_MAX)
+        s->kept[s->nkept] = (struct version){rid, c.h.stamp, c.vv};
+    return true;
+}
+
+static unsigned collect(struct sim *s, unsigned i)
+{
+    struct node *nd = &s->node[i];
+    struct vvec stable = nd->rep.know;
+    unsigned count = 0;
+    bool done;
+
+    for (unsigned k = 0; k < s->n; k++) {
+        if (k == i)
+            continue;
+        if (!vvec_includes(&nd->rep.know, &nd->heard[k]))
+            return 0;
+        collect_meet(&stable, &nd->heard[k]);
+    }
+    for (size_t x = nd->m.ncontents; x-- > 0 && !s->why[0];) {
+        struct id128 rid = nd->m.contents[x]->rec.rid;
+        bool file = note_collected(s, i, rid);
+
+        must(s, i, collect_inode(&nd->rep, rid, &stable, 0, &done), "collect");
+        s->nkept += done && file && s->nkept < EDITS_MAX;
+        count += done;
+        if (done)
+            TRACE("node %u: collected %x.%u\n", i, (unsigned)rid.node & 0xf, (unsigned)rid.n);
+    }
+    s->collected += count;
+    return count;
+}
+
+static void gossip(struct sim *s)
+{
+    unsigned a = (unsigned)(splitmix64(&s->rng_collect) % s->n);
+    unsigned b = (unsigned)(splitmix64(&s->rng_collect) % s->n);
+
+    if (!s->collect)
+        return;
+    if (s->up[a][b])
+        s->node[a].heard[b] = s->node[b].rep.know;
+    if (splitmix64(&s->rng_collect) % 4 == 0 && collect(s, a) > 0)
+        check_view(s, a);
+    if (splitmix64(&s->rng_collect) % 32 == 0)
+        check_honest(s, a);
+}
+
+/* All have heard of all. */
+static void collect_all(struct sim *s)
+{
+    for (unsigned i = 0; i < s->n; i++) {
+        for (unsigned k = 0; k < s->n; k++)
+            s->node[i].heard[k] = s->node[k].rep.know;
+    }
+    for (unsigned i = 0; i < s->n; i++)
+        collect(s, i);
+}
+
+static void check_collected(struct sim *s)
+{
+    const struct memrecords *m = &s->node[0].m;
+
+    for (size_t i = 0; i < m->nnames; i++) {
+        bool alive = false;
+
+        for (size_t k = 0; k < m->nnames; k++)
+            alive |= id_eq(m->names[k]->rec.inode, m->names[i]->rec.inode) &&
+                     (m->names[k]->rec.alive || m->names[k]->place.kind != PLACE_NONE);
+        if (!alive)
+            fail(s, 0, "a tombstone that all have seen was not collected");
+    }
 }
 
 static void heal(struct sim *s)
@@ -514,6 +634,7 @@ static void check_end(struct sim *s)
 {
     for (unsigned i = 0; i < s->n; i++) {
         check_view(s, i);
+        check_honest(s, i);
         if (!same_records(&s->node[0].m, &s->node[i].m))
             fail(s, i, "the records differ from those of node 0");
         if (!tree_equal(&s->node[0].tree, &s->node[i].tree))
@@ -521,8 +642,10 @@ static void check_end(struct sim *s)
         if (!same_vvec(&s->node[0].rep.know, &s->node[i].rep.know))
             fail(s, i, "knowledge differs from that of node 0");
     }
-    if (lose)
+    if (lose) /* what came from it last was perhaps not the end of its log */
         return;
+    if (s->collect)
+        check_collected(s);
     check_alive(s);
     check_versions(s);
 }
@@ -549,12 +672,11 @@ static void start(struct sim *s, unsigned nodes)
     }
 }
 
-static bool run(uint64_t seed, unsigned nodes, unsigned steps)
+static bool run_once(struct sim *s, uint64_t seed, unsigned nodes, unsigned steps, bool gather)
 {
-    struct sim *s = calloc(1, sizeof(*s));
-
-    farm_assert(s != NULL);
     s->rng = seed;
+    s->rng_collect = seed;
+    s->collect = gather;
     start(s, nodes);
     for (unsigned step = 0; step < steps && !s->why[0]; step++) {
         s->now_us += below(s, 5000);
@@ -562,22 +684,43 @@ static bool run(uint64_t seed, unsigned nodes, unsigned steps)
             local_operation(s, below(s, s->n));
         else
             network(s);
+        gossip(s);
     }
-    unsigned all = s->n;
-
     s->n -= lose;
     heal(s);
+    if (s->collect && !s->why[0])
+        collect_all(s);
     if (!s->why[0])
         check_end(s);
-    if (s->why[0])
-        printf("FAILED seed %llu: %s\n", (unsigned long long)seed, s->why);
-    bool ok = !s->why[0];
+    return !s->why[0];
+}
 
-    for (unsigned i = 0; i < all; i++) {
+static void end(struct sim *s)
+{
+    for (unsigned i = 0; i < s->n + lose; i++) {
         memrecords_fini(&s->node[i].m);
         tree_fini(&s->node[i].tree);
     }
     free(s);
+}
+
+static bool run(uint64_t seed, unsigned nodes, unsigned steps, size_t *collected)
+{
+    struct sim *s = calloc(1, sizeof(*s)), *all = calloc(1, sizeof(*all));
+
+    farm_assert(s != NULL && all != NULL);
+    bool ok = run_once(s, seed, nodes, steps, true);
+
+    if (ok && !run_once(all, seed, nodes, steps, false))
+        snprintf(s->why, sizeof(s->why), "with nothing collected: %.160s", all->why);
+    else if (ok && !tree_equal(&s->node[0].tree, &all->node[0].tree))
+        fail(s, 0, "the tree is another one when nothing is collected");
+    ok = !s->why[0];
+    if (!ok)
+        printf("FAILED seed %llu: %s\n", (unsigned long long)seed, s->why);
+    *collected += s->collected;
+    end(s);
+    end(all);
     return ok;
 }
 
@@ -594,6 +737,7 @@ int main(int argc, char **argv)
     };
     uint64_t seed = 1, runs = 1, failed = 0;
     unsigned steps = 120, nodes = 0;
+    size_t collected = 0;
     int o;
 
     while ((o = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -612,7 +756,8 @@ int main(int argc, char **argv)
         return 2;
     }
     for (uint64_t i = 0; i < runs; i++)
-        failed += !run(seed + i, nodes, steps);
+        failed += !run(seed + i, nodes, steps, &collected);
+    printf("%zu inodes collected\n", collected);
     printf("%llu passed, %llu failed, 0 skipped\n", (unsigned long long)(runs - failed),
            (unsigned long long)failed);
     return failed > 0;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-#include "core/replica.h"
+#include "core/collect.h"
 
 #include "memrecords.h"
 
@@ -349,14 +349,111 @@ static void test_merge_keeps_the_greater(void **state)
     assert_int_equal(merge(f, &a), MERGE_OLD);
     assert_int_equal(f->m.r.get_attr(&f->m, a.attr.rid, &got), 0);
     assert_int_equal(got.mode, 2);
-    /* by way of another node it says nothing of what 7 wrote before; from 7 itself it does */
-    assert_false(vvec_covers(&f->p.know, (struct stamp){7, 1}));
-    enum merge_result result;
-    bool skewed;
-    assert_int_equal(replica_merge(&f->p, NOW, &b, 7, &result, &skewed), 0);
-    assert_int_equal(result, MERGE_OLD);
-    assert_true(vvec_covers(&f->p.know, (struct stamp){7, 1}));
     assert_int_equal(f->m.nlog, 1); /* what is not put moves nothing in the log */
+    /* Nobody's single record says what came before it; the end of a log does. */
+    assert_false(vvec_covers(&f->p.know, (struct stamp){6, 2}));
+    assert_true(vvec_covers(&f->p.seen, (struct stamp){6, 2}));
+    struct vvec theirs = {.n = 2, .e = {{6, 1}, {7, 1}}};
+    assert_int_equal(replica_learn(&f->p, &theirs), 0);
+    assert_true(vvec_includes(&f->p.know, &theirs));
+    assert_false(vvec_covers(&f->p.know, (struct stamp){6, 2}));
+}
+
+static void test_what_is_known_and_absent_was_collected(void **state)
+{
+    struct fixture *f = *state;
+    struct record a = {.kind = REC_ATTR, .attr = {.h = {{6, 2}, 20}, .rid = {6, 1}, .mode = 2}};
+    struct record c = {.kind = REC_CONTENT,
+                       .content = {.h = {{6, 1}, 10}, .rid = {6, 1}, .type = NODE_REG}};
+    struct record n = {.kind = REC_NAME,
+                       .name = {.h = {{6, 3}, 10},
+                                .nid = {6, 2},
+                                .inode = {6, 1},
+                                .parent = root,
+                                .name_len = 1,
+                                .name = "n",
+                                .alive = true}};
+    struct vvec theirs = {.n = 1, .e = {{6, 3}}};
+
+    assert_int_equal(replica_learn(&f->p, &theirs), 0);
+    assert_int_equal(merge(f, &a), MERGE_OLD);
+    assert_int_equal(merge(f, &c), MERGE_OLD);
+    assert_int_equal(merge(f, &n), MERGE_OLD);
+    assert_int_equal(f->m.nlog, 0);
+    n.name.h.stamp.seq = 4;
+    assert_int_equal(merge(f, &n), MERGE_NEW);
+}
+
+/* stable: all that this node knows but for `but` */
+static bool collect(struct fixture *f, struct id128 rid, struct stamp but, uint64_t before)
+{
+    struct vvec stable = f->p.know, less = {.n = 1, .e = {but}};
+    bool done;
+
+    if (but.node) {
+        less.e[0].seq--;
+        collect_meet(&stable, &less);
+    }
+    assert_int_equal(collect_inode(&f->p, rid, &stable, before, &done), 0);
+    return done;
+}
+
+static void test_collect_takes_what_all_have_seen(void **state)
+{
+    struct fixture *f = *state;
+    struct id128 nid, second;
+    struct id128 rid = make(f, NODE_REG, root, "f", &nid);
+    struct content_rec c;
+
+    assert_int_equal(replica_link(&f->p, NOW, 0, rid, root, bytes("g"), 1, &second), 0);
+    assert_int_equal(replica_unlink(&f->p, NOW, root, bytes("f"), 1), 0);
+    update(f);
+    assert_false(collect(f, rid, (struct stamp){0, 0}, UINT64_MAX)); /* it has a living name */
+    assert_int_equal(replica_unlink(&f->p, NOW, root, bytes("g"), 1), 0);
+    update(f);
+    struct name_rec last = get(f, second);
+    assert_false(collect(f, rid, last.h.stamp, 0));
+    assert_false(collect(f, rid, last.h.stamp, last.h.hlc)); /* as young as the limit */
+    assert_int_equal(f->p.gone.n, 0);
+    assert_true(collect(f, rid, (struct stamp){0, 0}, 0));
+    assert_true(vvec_covers(&f->p.gone, last.h.stamp));
+    assert_int_equal(f->m.r.get_content(&f->m, rid, &c), -ENOENT);
+    struct record late = {.kind = REC_NAME, .name = last};
+    late.name.alive = true;
+    assert_int_equal(merge(f, &late), MERGE_OLD);
+    assert_false(collect(f, rid, (struct stamp){0, 0}, 0)); /* nothing is left */
+}
+
+static void test_collect_does_not_wait_past_the_retention(void **state)
+{
+    struct fixture *f = *state;
+    struct id128 nid;
+    struct id128 rid = make(f, NODE_REG, root, "f", &nid);
+
+    assert_int_equal(replica_unlink(&f->p, NOW, root, bytes("f"), 1), 0);
+    update(f);
+    struct name_rec n = get(f, nid);
+    assert_true(collect(f, rid, n.h.stamp, n.h.hlc + 1));
+}
+
+static void test_collect_leaves_what_is_shown(void **state)
+{
+    struct fixture *f = *state;
+    struct id128 nid;
+    struct id128 rid = make(f, NODE_REG, root, "f", &nid);
+    struct content_rec c;
+
+    assert_int_equal(f->m.r.get_content(&f->m, rid, &c), 0);
+    struct record edit = {.kind = REC_CONTENT, .content = c};
+    assert_int_equal(replica_unlink(&f->p, NOW, root, bytes("f"), 1), 0);
+    update(f);
+    edit.content.h = (struct rec_head){{7, 1}, c.h.hlc + 1};
+    assert_int_equal(vvec_raise(&edit.content.vv, 7, 1), 0);
+    assert_int_equal(merge(f, &edit), MERGE_NEW); /* an edit beats the concurrent delete */
+    update(f);
+    assert_int_equal(replica_learn(&f->p, &edit.content.vv), 0);
+    assert_int_equal(kind_of(f, nid), PLACE_AT);
+    assert_false(collect(f, rid, (struct stamp){0, 0}, UINT64_MAX));
 }
 
 static void test_merge_content_conflicts(void **state)
@@ -398,7 +495,7 @@ static void test_merge_refuses_the_impossible(void **state)
     bad.content.h = (struct rec_head){{6, 2}, 11};
     bad.content.type = NODE_DIR;
     assert_int_equal(replica_merge(&f->p, NOW, &bad, 6, &result, &skewed), FARM_EPROTO);
-    assert_int_equal(vvec_get(&f->p.know, 6), 1);
+    assert_int_equal(vvec_get(&f->p.seen, 6), 1);
     bad.content.h = (struct rec_head){{6, 0}, 11};
     assert_int_equal(replica_merge(&f->p, NOW, &bad, 6, &result, &skewed), FARM_EPROTO);
     bad.content.h = (struct rec_head){{6, 2}, UINT64_MAX};
@@ -453,6 +550,10 @@ int main(void)
         REPLICA_TEST(test_merge_keeps_the_greater),
         REPLICA_TEST(test_merge_content_conflicts),
         REPLICA_TEST(test_merge_refuses_the_impossible),
+        REPLICA_TEST(test_what_is_known_and_absent_was_collected),
+        REPLICA_TEST(test_collect_takes_what_all_have_seen),
+        REPLICA_TEST(test_collect_does_not_wait_past_the_retention),
+        REPLICA_TEST(test_collect_leaves_what_is_shown),
         REPLICA_TEST(test_work_in_a_revived_directory_keeps_it),
     };
 

@@ -227,8 +227,14 @@ static inline int apply_item(struct node *n, const struct records *r, struct bat
     case REC_CONTENT: e = apply_content(n, r, it, s); break;
     case REC_ATTR: e = r->put_attr(r->ctx, &it->rec.attr, s->other->node->id); break;
     }
-    struct stamp stamp = record_head(&it->rec)->stamp;
-    return e ? e : vvec_raise(&n->know, stamp.node, stamp.seq);
+    return e;
+}
+
+static inline void ack_all(struct node *n)
+{
+    for (int i = 0; i < MAX_SESSIONS; i++)
+        if (n->sessions[i].up)
+            sender_ack(n->sessions[i].sender, n->sessions[i].applied, &n->know);
 }
 
 static inline int on_batch(void *arg, struct batch *b)
@@ -249,9 +255,8 @@ static inline int on_batch(void *arg, struct batch *b)
         e = commit(n);
     if (!e && !b->resent)
         s->applied = n->told = b->pos;
-    for (int i = 0; !e && i < MAX_SESSIONS; i++)
-        if (n->sessions[i].up)
-            sender_ack(n->sessions[i].sender, n->sessions[i].applied, &n->know);
+    if (!e)
+        ack_all(n);
     wake_all(n, s);
     pthread_mutex_unlock(&n->lock);
     if (!e)
@@ -281,6 +286,25 @@ static inline int on_state(void *arg, const struct msg_state *m)
     return 0;
 }
 
+/* The meta row first: what a node says it knew at the end of its log is read there. */
+static inline int on_know(void *arg, const struct msg_ack *k)
+{
+    struct session *s = arg;
+    struct node *n = s->node;
+
+    pthread_mutex_lock(&n->lock);
+    int e = k->pos > s->applied ? FARM_EPROTO : vvec_join(&n->know, &k->know);
+    if (!e)
+        e = index_begin(n->index);
+    if (!e)
+        e = commit(n);
+    if (!e)
+        ack_all(n);
+    wake_all(n, s);
+    pthread_mutex_unlock(&n->lock);
+    return e;
+}
+
 static inline int drain(void *arg)
 {
     (void)arg;
@@ -301,6 +325,7 @@ static inline void *rx_main(void *arg)
                                .on_ack = on_ack,
                                .on_want = on_want,
                                .on_state = on_state,
+                               .on_know = on_know,
                                .drain = drain};
 
     s->rx_result = receiver_run(s->fd, &env);

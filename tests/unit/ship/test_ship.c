@@ -350,6 +350,19 @@ static void no_echo(void **state)
     disconnect(&A.sessions[0], NULL);
 }
 
+/* Does its knowledge cover the version of this file that it holds, or that B does? */
+static bool knows(struct node *n, struct id128 rid)
+{
+    struct content_rec c;
+    uint64_t lid;
+
+    assert_true(get_content(&B, rid, &c, &lid));
+    pthread_mutex_lock(&n->lock);
+    bool covered = vvec_covers(&n->know, c.h.stamp);
+    pthread_mutex_unlock(&n->lock);
+    return covered;
+}
+
 /* A - B - C, and C says that it is connected to A. */
 static void deferred_until_the_link_is_gone(void **state)
 {
@@ -365,14 +378,21 @@ static void deferred_until_the_link_is_gone(void **state)
     struct id128 own = {2, 2};
     make(&B, own, 100);
     wait_same(&B, &C, own);
+    for (int i = 0; i < WAIT_MS && !knows(&C, own); i++)
+        sleep_ms(1);
     sleep_ms(100);
     assert_false(get_content(&C, F, &c, &lid));
     assert_int_equal(stats_of(&B.sessions[0]).deferred, 1);
     assert_int_equal(locked_u64(&C, &C.sessions[0].applied), 1);
+    assert_true(knows(&C, own));
+    assert_false(knows(&C, F)); /* that is A's to send */
 
     sender_peer_links(B.sessions[0].sender, NULL, 0);
     wait_same(&A, &C, F);
     wait_acked(&B.sessions[0]);
+    for (int i = 0; i < WAIT_MS && !(knows(&C, F) && knows(&C, own)); i++)
+        sleep_ms(1);
+    assert_true(knows(&C, F) && knows(&C, own));
     assert_int_equal(stats_of(&B.sessions[0]).deferred, 0);
     disconnect(&A.sessions[0], NULL);
     disconnect(&C.sessions[0], NULL);

@@ -143,6 +143,36 @@ static void records_come_back_as_they_were_put(void **state)
     assert_string_equal(log_text(f), "n3 c4 c5 a4");
 }
 
+static void tombstones_are_found_in_the_order_of_the_log(void **state)
+{
+    struct fix *f = *state;
+    struct name_rec a = a_name(3, 30, RID_ROOT, "a"), b = a_name(4, 40, RID_ROOT, "b");
+    struct id128 inode;
+    uint64_t pos;
+
+    ok(index_begin(f->ix));
+    assert_int_equal(index_next_tombstone(f->ix, 0, &pos, &inode), -ENOENT);
+    ok(f->r.put_name(f->r.ctx, &a, US));
+    assert_int_equal(index_next_tombstone(f->ix, 0, &pos, &inode), -ENOENT);
+    b.alive = a.alive = false;
+    ok(f->r.put_name(f->r.ctx, &b, US));
+    ok(f->r.put_name(f->r.ctx, &a, US));
+    ok(index_next_tombstone(f->ix, 0, &pos, &inode));
+    assert_true(id_eq(inode, id(40)));
+    ok(index_next_tombstone(f->ix, pos + 1, &pos, &inode));
+    assert_true(id_eq(inode, id(30)));
+    assert_int_equal(index_next_tombstone(f->ix, pos + 1, &pos, &inode), -ENOENT);
+    ok(f->r.put_name(f->r.ctx, &b, US)); /* renewed: it moves to the end */
+    ok(index_next_tombstone(f->ix, 0, &pos, &inode));
+    assert_true(id_eq(inode, id(30)));
+    a.alive = true;
+    ok(f->r.put_name(f->r.ctx, &a, US));
+    ok(f->r.forget_name(f->r.ctx, id(4)));
+    assert_int_equal(index_next_tombstone(f->ix, 0, &pos, &inode), -ENOENT);
+    ok(index_commit(f->ix));
+    assert_string_equal(log_text(f), "n3");
+}
+
 static void meta_peers_kept_and_leaves_come_back(void **state)
 {
     struct fix *f = *state;
@@ -565,6 +595,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(records_come_back_as_they_were_put, setup, teardown),
+        cmocka_unit_test_setup_teardown(tombstones_are_found_in_the_order_of_the_log, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(meta_peers_kept_and_leaves_come_back, setup, teardown),
         cmocka_unit_test_setup_teardown(peers_are_listed_in_order, setup, teardown),
         cmocka_unit_test_setup_teardown(a_put_moves_its_entry_to_the_tail, setup, teardown),

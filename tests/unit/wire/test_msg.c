@@ -93,6 +93,7 @@ static void welcome_ack_want(void **state)
     check(FRAME_ACK, &b);
     assert_int_equal(msg_ack_get(b.data, b.len, &ao), 0);
     assert_true(ao.pos == 12 && vvec_get(&ao.know, 3) == 4);
+    check(FRAME_KNOW, &b);
     buf_reset(&b);
     msg_want_put(&b, &n);
     check(FRAME_WANT, &b);
@@ -134,7 +135,7 @@ static void refuse_state_ping(void **state)
     assert_int_equal(msg_validate(FRAME_PING, "12345678", 8), 0);
     assert_int_equal(msg_validate(FRAME_PONG, "1234567", 7), FARM_ECORRUPT);
     assert_int_equal(msg_validate(0, "", 0), FARM_EPROTO);
-    assert_int_equal(msg_validate(FRAME_PONG + 1, "", 0), FARM_EPROTO);
+    assert_int_equal(msg_validate(FRAME_KNOW + 1, "", 0), FARM_EPROTO);
 }
 
 static void data(void **state)
