@@ -372,7 +372,7 @@ static void unclaim_all(struct applying *a)
 
 /* Everything done through the mount before now is in the records. An intent still open belongs to a
  * system call under way: its turn comes in microseconds. */
-int apply_drain(struct node *n)
+int apply_settle(struct node *n)
 {
     uint64_t upto = intent_head(n->intents);
     unsigned count;
@@ -384,7 +384,13 @@ int apply_drain(struct node *n)
         if (count == 0)
             usleep(20);
     }
-    return local_finish(n);
+    return 0;
+}
+
+int apply_drain(struct node *n)
+{
+    int rc = apply_settle(n);
+    return rc ? rc : local_finish(n);
 }
 
 /* ---- trying ---- */

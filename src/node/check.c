@@ -390,7 +390,7 @@ int check_name(struct node *n, struct check_dir *d, const char *name, bool final
     if (!claims_try(n->claims, key, 0))
         return 0;
     uint64_t upto = intent_head(n->intents);
-    rc = apply_drain(n);
+    rc = apply_settle(n);
     if (!rc && intent_tail(n->intents) >= upto)
         rc = check_claimed(n, d, name, final, out);
     claims_drop(n->claims, key, 0);

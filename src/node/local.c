@@ -247,6 +247,7 @@ int local_found(struct node *n, struct id128 parent, const uint8_t *name, uint8_
     if (!rc)
         rc = row_new(n, rid, lid, type, 0, h, &st);
     if (!rc && type == NODE_REG) {
+        scan_verified(n, lid); /* it is read now */
         rc = dirty_all(n->dirty, lid);
         if (!rc)
             rc = seal_file(n, lid, at);

@@ -33,6 +33,7 @@
 #define INDEX_MAP_SIZE ((size_t)256 << 30)
 #define LIDS_BLOCK 65536u
 #define INBOX_MAX 256u
+#define MAPPED_MAX (64u << 20) /* bytes of mapped files that may count as this process's memory */
 
 struct session;
 
@@ -429,7 +430,9 @@ FARM_MUSTUSE int apply_want(struct node *n, struct id128 rid, struct stamp stamp
 FARM_MUSTUSE int apply_forget_wants(struct node *n);
 void apply_ask(struct node *n, struct session *s); /* send WANTs to a (new) session, NULL: to all */
 
-/* In a transaction: everything done through the mount before now is in the records. */
+/* In a transaction: everything done through the mount before now is in the records; seals,
+ * attributes and times follow in local_finish / are there too. */
+FARM_MUSTUSE int apply_settle(struct node *n);
 FARM_MUSTUSE int apply_drain(struct node *n);
 /* apply_local with a slice of the walk. */
 FARM_MUSTUSE int apply_walk(struct node *n);

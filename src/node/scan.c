@@ -20,14 +20,16 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <malloc.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define SLICE_US 5000u
-#define SLICE_TAKEN 500u /* changes in one transaction */
+#define SLICE_US 5000u       /* of a slice, at least */
+#define SLICE_MAX_US 100000u /* while nobody waits for us */
+#define SLICE_TAKEN 2000u    /* changes in one transaction */
 #define STEP_NAMES 32u
 #define STEP_LIDS 4096u
 #define BUSY_TRIES 50u
@@ -234,6 +236,15 @@ static bool may_go(const struct node *n)
     return !rate || n->scan->seen < (node_mono(n) - n->scan->started_us) / 1000 * rate / 1000;
 }
 
+/* Larger transactions cost less; others come first. */
+static bool slice_over(const struct node *n, uint64_t began)
+{
+    struct pollfd waiting = {.fd = n->epoll, .events = POLLIN};
+    uint64_t took = node_mono(n) - began;
+
+    return took >= SLICE_MAX_US || (took >= SLICE_US && poll(&waiting, 1, 0) != 0);
+}
+
 static int step_names(struct node *n)
 {
     struct scan *s = n->scan;
@@ -347,12 +358,12 @@ static int step_end(struct node *n)
 int scan_slice(struct node *n)
 {
     struct scan *s = n->scan;
-    uint64_t until = node_mono(n) + SLICE_US;
+    uint64_t began = node_mono(n);
     int rc = 0;
 
     s->taken = 0;
     s->ending = false;
-    while (!rc && !s->done && s->taken < SLICE_TAKEN && may_go(n) && node_mono(n) < until) {
+    while (!rc && !s->done && s->taken < SLICE_TAKEN && may_go(n) && !slice_over(n, began)) {
         if (s->dir) {
             rc = step_names(n);
             continue;
@@ -391,6 +402,7 @@ void scan_kept(struct node *n)
 {
     struct scan *s = n->scan;
 
+    index_trim(n->index, MAPPED_MAX);
     s->begun.n = 0;
     if (s->dir && lids_add(&s->begun, s->at.lid) < 0)
         log_warn("a directory may not be compared whole: no memory");
@@ -516,12 +528,12 @@ bool scan_bare(struct node *n, struct id128 rid)
 
 bool scan_unverified(const struct node *n, uint64_t lid)
 {
-    return n->scan && !map_u64_get(&n->scan->verified, lid);
+    return n->scan && !n->scan->first && !map_u64_get(&n->scan->verified, lid);
 }
 
 void scan_verified(struct node *n, uint64_t lid)
 {
-    if (n->scan && n->scan->verified.n < VERIFIED_MAX &&
+    if (n->scan && !n->scan->first && n->scan->verified.n < VERIFIED_MAX &&
         map_u64_set(&n->scan->verified, lid, n, NULL) < 0)
         log_debug("inode %" PRIu64 " is compared once more: no memory", lid);
 }
@@ -558,9 +570,11 @@ void scan_progress(const struct node *n, char *out, size_t size)
         snprintf(out, size, "all compared");
     else if (s->first)
         snprintf(out, size, "first scan: %" PRIu64 " names taken up", s->seen);
+    else if (s->seen > s->total)
+        snprintf(out, size, "%" PRIu64 " names compared, %" PRIu64 " changed", s->seen, s->changes);
     else
         snprintf(out, size, "%" PRIu64 " of %" PRIu64 " names compared, %" PRIu64 " changed",
-                 s->seen < s->total ? s->seen : s->total, s->total, s->changes);
+                 s->seen, s->total, s->changes);
 }
 
 void scan_counts(const struct node *n, uint64_t *seen, uint64_t *total, uint64_t *changes)

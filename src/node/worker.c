@@ -494,6 +494,7 @@ static void timers(struct node *n)
         put_known(n);
         sync_index(n);
         n->synced_us = now;
+        index_trim(n->index, MAPPED_MAX);
         review_wants(n);
         collect_round(n);
     }

@@ -10,7 +10,9 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define INDEX_FILE "index.mdb"
 #define READERS_MAX 512u
@@ -331,6 +333,49 @@ static int open_env(struct index *ix, const char *dir, size_t map_size)
     return rc ? index_code(rc) : fill_up(ix->env);
 }
 
+/* LMDB does not tell where its map is, but the kernel does. */
+static void find_map(struct index *ix)
+{
+    char line[8192];
+    struct stat st;
+    int fd;
+
+    FILE *f = fopen("/proc/self/maps", "re");
+    bool known = mdb_env_get_fd(ix->env, &fd) == 0 && fstat(fd, &st) == 0;
+    /* not by device: some file systems show another one here than stat does */
+    while (f && known && !ix->map && fgets(line, sizeof line, f)) {
+        unsigned long from;
+        unsigned long long inode;
+        if (sscanf(line, "%lx-%*x %*s %*x %*s %llu", &from, &inode) == 2 && inode == st.st_ino &&
+            strstr(line, "/" INDEX_FILE))
+            ix->map = (void *)from; /* NOLINT(performance-no-int-to-ptr): it was written as one */
+    }
+    if (f)
+        fclose(f);
+    if (!ix->map)
+        log_warn(
+            "where the index is mapped is not known: its pages count as this process's memory");
+}
+
+void index_trim(struct index *ix, size_t max)
+{
+    char text[128];
+    unsigned long shared;
+    MDB_envinfo info;
+    MDB_stat st;
+
+    FILE *f = ix->map ? fopen("/proc/self/statm", "re") : NULL;
+    if (!f)
+        return;
+    bool read = fgets(text, sizeof text, f) && sscanf(text, "%*u %*u %lu", &shared) == 1;
+    fclose(f);
+    if (!read || shared * (size_t)sysconf(_SC_PAGESIZE) <= max || mdb_env_info(ix->env, &info) ||
+        mdb_env_stat(ix->env, &st))
+        return;
+    if (madvise(ix->map, (info.me_last_pgno + 1) * st.ms_psize, MADV_DONTNEED) < 0)
+        log_debug("madvise: %s", strerror(errno));
+}
+
 int index_open(const char *dir, size_t map_size, struct index **out, bool *fresh)
 {
     struct index *ix = calloc(1, sizeof *ix);
@@ -346,6 +391,7 @@ int index_open(const char *dir, size_t map_size, struct index **out, bool *fresh
         index_close(ix);
         return e;
     }
+    find_map(ix);
     *out = ix;
     *fresh = anew;
     return 0;

@@ -72,6 +72,10 @@ FARM_MUSTUSE int index_begin(struct index *ix);
 FARM_MUSTUSE int index_commit(struct index *ix);
 void index_abort(struct index *ix);
 FARM_MUSTUSE int index_sync(struct index *ix);
+/* Any thread. Pages of the index that were read count as this process's memory for as long as they
+ * are mapped, though they are the kernel's cache: when more than max bytes of files are mapped and
+ * in use here, the index's are given back. They stay in the cache. */
+void index_trim(struct index *ix, size_t max);
 
 /* Everything below without `reader` is for the core thread inside a write transaction. */
 /* -ENOENT in a fresh index. */

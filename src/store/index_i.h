@@ -80,6 +80,7 @@ struct index {
     void (*name_put)(void *arg, struct id128 nid); /* NULL: nobody asks */
     void *name_put_arg;
     struct buf row; /* where the writer encodes */
+    void *map;      /* where LMDB has the file, NULL: unknown */
 };
 
 struct key {
