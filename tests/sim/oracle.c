@@ -18,23 +18,24 @@ struct fact {
 };
 
 struct oracle {
-    const struct memrecords *m;
+    const struct name_rec *const *names;
+    const struct content_rec *const *contents;
     struct fact *f;
-    size_t n;
+    size_t n, ncontents;
 };
 
-static const struct content_rec *content_of(const struct memrecords *m, struct id128 rid)
+static const struct content_rec *content_of(const struct oracle *o, struct id128 rid)
 {
-    for (size_t i = 0; i < m->ncontents; i++) {
-        if (id_eq(m->contents[i]->rec.rid, rid))
-            return &m->contents[i]->rec;
+    for (size_t i = 0; i < o->ncontents; i++) {
+        if (id_eq(o->contents[i]->rid, rid))
+            return o->contents[i];
     }
     return NULL;
 }
 
 static bool parent_exists(const struct oracle *o, const struct name_rec *n)
 {
-    const struct content_rec *c = content_of(o->m, n->parent);
+    const struct content_rec *c = content_of(o, n->parent);
 
     return id_eq(n->parent, RID_ROOT) || (c && c->type == NODE_DIR);
 }
@@ -79,8 +80,8 @@ static void find_wanted(struct oracle *o)
     for (size_t i = 0; i < o->n; i++) {
         struct fact *f = &o->f[i];
 
-        f->n = &o->m->names[i]->rec;
-        f->content = content_of(o->m, f->n->inode);
+        f->n = o->names[i];
+        f->content = content_of(o, f->n->inode);
         f->dir = f->content && f->content->type == NODE_DIR;
     }
     for (size_t i = 0; i < o->n; i++) {
@@ -224,23 +225,40 @@ static void find_places(const struct oracle *o, struct place *out)
     }
 }
 
-struct place *oracle_places(const struct memrecords *m)
+void oracle_places_of(const struct name_rec *const *names, size_t n,
+                      const struct content_rec *const *contents, size_t ncontents,
+                      struct place *out)
 {
-    struct oracle o = {.m = m, .n = m->nnames};
-    struct place *out = calloc(m->nnames + 1, sizeof(*out));
+    struct oracle o = {.names = names, .contents = contents, .n = n, .ncontents = ncontents};
 
-    o.f = calloc(m->nnames + 1, sizeof(*o.f));
-    farm_assert(o.f != NULL && out != NULL);
+    o.f = calloc(n + 1, sizeof(*o.f));
+    farm_assert(o.f != NULL);
     find_wanted(&o);
     find_cycles(&o);
     find_effective(&o);
-    for (size_t i = 0; i < o.n; i++) {
+    for (size_t i = 0; i < n; i++) {
         if (o.f[i].dir && o.f[i].wanted)
             find_path(&o, &o.f[i]);
     }
     find_places(&o, out);
-    for (size_t i = 0; i < o.n; i++)
+    for (size_t i = 0; i < n; i++)
         free(o.f[i].path);
     free(o.f);
+}
+
+struct place *oracle_places(const struct memrecords *m)
+{
+    struct place *out = calloc(m->nnames + 1, sizeof(*out));
+    const struct name_rec **names = calloc(m->nnames + 1, sizeof(*names));
+    const struct content_rec **contents = calloc(m->ncontents + 1, sizeof(*contents));
+
+    farm_assert(out != NULL && names != NULL && contents != NULL);
+    for (size_t i = 0; i < m->nnames; i++)
+        names[i] = &m->names[i]->rec;
+    for (size_t i = 0; i < m->ncontents; i++)
+        contents[i] = &m->contents[i]->rec;
+    oracle_places_of(names, m->nnames, contents, m->ncontents, out);
+    free(names);
+    free(contents);
     return out;
 }

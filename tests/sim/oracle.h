@@ -8,7 +8,11 @@
 
 #include "memrecords.h"
 
-/* The place of every name record, in the order of m->names; malloced. */
+/* The place of every name record, in the order of `names`: out has room for n. */
+void oracle_places_of(const struct name_rec *const *names, size_t n,
+                      const struct content_rec *const *contents, size_t ncontents,
+                      struct place *out);
+/* The same of a whole memrecords, in the order of m->names; malloced. */
 struct place *oracle_places(const struct memrecords *m);
 
 #endif
