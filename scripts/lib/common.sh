@@ -87,20 +87,21 @@ missing_packages() { # names that are not installed, one a line
 build_dir_of() { # PRESET
     case $1 in
         release) printf '%s' "$FARM_ROOT/build" ;;
-        dev | asan | tsan) printf '%s' "$FARM_ROOT/build-$1" ;;
-        *) die "no such preset: $1 (dev, release, asan or tsan)" ;;
+        dev | asan | tsan | coverage) printf '%s' "$FARM_ROOT/build-$1" ;;
+        *) die "no such preset: $1 (dev, release, asan, tsan or coverage)" ;;
     esac
 }
 
 configure_build() { # PRESET DIR
-    local type=RelWithDebInfo sanitize='' werror=OFF
+    local type=RelWithDebInfo sanitize='' werror=OFF flags=''
     case $1 in
         dev) type=Debug werror=ON ;;
         asan) sanitize=address,undefined ;;
         tsan) sanitize=thread ;;
+        coverage) type=Debug flags=--coverage ;;
     esac
     cmake -S "$FARM_ROOT" -B "$2" -G Ninja -DCMAKE_BUILD_TYPE=$type -DFARM_SANITIZE=$sanitize \
-        -DFARM_WERROR=$werror -DCMAKE_C_COMPILER_LAUNCHER="$(command -v ccache || true)"
+        -DFARM_WERROR=$werror -DCMAKE_C_FLAGS="$flags" -DCMAKE_C_COMPILER_LAUNCHER="$(command -v ccache || true)"
 }
 
 find_binary() { # BUILD NAME: its path; the layout of a build tree is the build's own affair

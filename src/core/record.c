@@ -12,22 +12,16 @@ bool head_wins(const struct rec_head *b, const struct rec_head *a)
 
 const struct rec_head *record_head(const struct record *r)
 {
-    switch (r->kind) {
-    case REC_NAME: return &r->name.h;
-    case REC_CONTENT: return &r->content.h;
-    case REC_ATTR: break;
-    }
-    return &r->attr.h;
+    if (r->kind == REC_NAME)
+        return &r->name.h;
+    return r->kind == REC_CONTENT ? &r->content.h : &r->attr.h;
 }
 
 struct id128 record_id(const struct record *r)
 {
-    switch (r->kind) {
-    case REC_NAME: return r->name.nid;
-    case REC_CONTENT: return r->content.rid;
-    case REC_ATTR: break;
-    }
-    return r->attr.rid;
+    if (r->kind == REC_NAME)
+        return r->name.nid;
+    return r->kind == REC_CONTENT ? r->content.rid : r->attr.rid;
 }
 
 /* Do both versions hold the same, so that either may stand for the other? */

@@ -500,6 +500,10 @@ static void test_merge_refuses_the_impossible(void **state)
     assert_int_equal(replica_merge(&f->p, NOW, &bad, 6, &result, &skewed), FARM_EPROTO);
     bad.content.h = (struct rec_head){{6, 2}, UINT64_MAX};
     assert_int_equal(replica_merge(&f->p, NOW, &bad, 6, &result, &skewed), FARM_EPROTO);
+    bad.content.h = (struct rec_head){{0, 2}, 11};
+    assert_int_equal(replica_merge(&f->p, NOW, &bad, 6, &result, &skewed), FARM_EPROTO);
+    bad.content.h = (struct rec_head){{6, 2}, 0};
+    assert_int_equal(replica_merge(&f->p, NOW, &bad, 6, &result, &skewed), FARM_EPROTO);
     bad.content.h = (struct rec_head){{5, 1}, 11};
     assert_int_equal(replica_merge(&f->p, NOW, &bad, 6, &result, &skewed), -ESTALE);
     bad = good;
@@ -507,6 +511,69 @@ static void test_merge_refuses_the_impossible(void **state)
     assert_int_equal(replica_merge(&f->p, NOW, &bad, 6, &result, &skewed), 0);
     assert_true(skewed);
     assert_true(f->p.clock.last <= hlc_from_us(NOW));
+    /* a name that is suddenly one of something else */
+    bad = (struct record){.kind = REC_NAME,
+                          .name = {.h = {{6, 3}, 12},
+                                   .nid = {6, 9},
+                                   .inode = {6, 1},
+                                   .parent = root,
+                                   .alive = true,
+                                   .name_len = 1,
+                                   .name = "n"}};
+    assert_int_equal(replica_merge(&f->p, NOW, &bad, 6, &result, &skewed), 0);
+    bad.name.h = (struct rec_head){{6, 4}, 13};
+    bad.name.inode = (struct id128){6, 2};
+    assert_int_equal(replica_merge(&f->p, NOW, &bad, 6, &result, &skewed), FARM_EPROTO);
+    /* a kind that there is not */
+    bad.kind = (enum rec_kind)9;
+    bad.attr.h = (struct rec_head){{6, 4}, 13};
+    assert_int_equal(replica_merge(&f->p, NOW, &bad, 6, &result, &skewed), FARM_EPROTO);
+    assert_int_equal(vvec_get(&f->p.know, 6), 3);
+}
+
+/* What we made ourselves comes back from a peer: nothing new, and no alarm. */
+static void test_merge_of_our_own(void **state)
+{
+    struct fixture *f = *state;
+    struct id128 nid;
+    struct record r = {.kind = REC_CONTENT};
+
+    make(f, NODE_REG, root, "a", &nid);
+    assert_int_equal(f->m.r.get_content(&f->m, get(f, nid).inode, &r.content), 0);
+    assert_int_equal(merge(f, &r), MERGE_OLD);
+}
+
+/* With as many nodes as a vector can hold nothing more is written, and nothing half. */
+static void test_vectors_are_full(void **state)
+{
+    struct fixture *f = *state;
+    struct id128 nid, other;
+    struct id128 rid = make(f, NODE_REG, root, "a", &nid);
+    struct content_rec c;
+    struct attr_rec a = {.rid = rid};
+    struct name_rec n = get(f, nid);
+    struct replica stranger = f->p;
+
+    /* the content's history */
+    assert_int_equal(f->m.r.get_content(&f->m, rid, &c), 0);
+    for (uint64_t i = 1; c.vv.n < VVEC_MAX; i++)
+        assert_int_equal(vvec_raise(&c.vv, 1000 + i, 1), 0);
+    c.vv.e[0] = (struct stamp){1000, 1};
+    assert_int_equal(f->m.r.put_content(&f->m, &c, 6), 0);
+    assert_int_equal(replica_content(&f->p, NOW, 0, &c), FARM_EFULL);
+    /* what a deleter has seen */
+    n.seen = (struct vvec){.n = 1, .e = {{1, 1}}};
+    assert_int_equal(f->m.r.put_name(&f->m, &n, 6), 0);
+    assert_int_equal(unlink_name(f, root, "a"), FARM_EFULL);
+    /* knowledge */
+    stranger.node = 999;
+    for (uint64_t i = 1; stranger.know.n < VVEC_MAX; i++)
+        assert_int_equal(vvec_raise(&stranger.know, 1000 + i, 1), 0);
+    c = (struct content_rec){.rid = {999, 2}, .type = NODE_REG};
+    assert_int_equal(replica_content(&stranger, NOW, 0, &c), FARM_EFULL);
+    assert_int_equal(replica_attr(&stranger, NOW, 0, &a), FARM_EFULL);
+    assert_int_equal(replica_restamp(&stranger, NOW, &n), FARM_EFULL);
+    assert_int_equal(replica_link(&stranger, NOW, 0, rid, root, bytes("b"), 1, &other), FARM_EFULL);
 }
 
 static void test_work_in_a_revived_directory_keeps_it(void **state)
@@ -554,6 +621,8 @@ int main(void)
         REPLICA_TEST(test_collect_takes_what_all_have_seen),
         REPLICA_TEST(test_collect_does_not_wait_past_the_retention),
         REPLICA_TEST(test_collect_leaves_what_is_shown),
+        REPLICA_TEST(test_merge_of_our_own),
+        REPLICA_TEST(test_vectors_are_full),
         REPLICA_TEST(test_work_in_a_revived_directory_keeps_it),
     };
 

@@ -39,6 +39,23 @@ static void test_vvec_full(void **state)
     assert_int_equal(vvec_raise(&v, 1, 5), 0);
 }
 
+static void test_vvec_includes(void **state)
+{
+    struct vvec a = {.n = 2, .e = {{1, 3}, {4, 5}}}, b = {.n = 1, .e = {{4, 5}}};
+
+    (void)state;
+    assert_true(vvec_includes(&a, &b));
+    assert_false(vvec_includes(&b, &a));
+    b.e[0].seq = 6;
+    assert_false(vvec_includes(&a, &b));
+    b.e[0] = (struct stamp){3, 1};
+    assert_false(vvec_includes(&a, &b));
+    b.e[0] = (struct stamp){5, 1};
+    assert_false(vvec_includes(&a, &b));
+    b.e[0].seq = 0; /* as good as absent */
+    assert_true(vvec_includes(&a, &b));
+}
+
 static void test_vvec_join_is_least_upper_bound(void **state)
 {
     struct vvec a = {.n = 2, .e = {{1, 5}, {3, 1}}}, b = {.n = 2, .e = {{2, 2}, {3, 4}}};
@@ -115,6 +132,26 @@ static void test_content_conflicts(void **state)
     assert_false(content_conflicts(&a, &b));
     b.target = (const uint8_t *)"where";
     assert_true(content_conflicts(&a, &b));
+    b.target_len = 4;
+    assert_true(content_conflicts(&a, &b));
+    a.target_len = b.target_len = 0;
+    assert_false(content_conflicts(&a, &b));
+    for (uint8_t type = NODE_CHR; type <= NODE_BLK; type++) {
+        a.type = b.type = type;
+        a.rdev_major = b.rdev_major = 8;
+        a.rdev_minor = b.rdev_minor = 1;
+        assert_false(content_conflicts(&a, &b));
+        b.rdev_minor = 2;
+        assert_true(content_conflicts(&a, &b));
+        b.rdev_major = 9;
+        assert_true(content_conflicts(&a, &b));
+    }
+    a.type = b.type = NODE_FIFO;
+    assert_false(content_conflicts(&a, &b));
+    b.type = NODE_SOCK;
+    assert_true(content_conflicts(&a, &b));
+    b.type = NODE_DIR;
+    assert_false(content_conflicts(&a, &b));
 }
 
 static void test_mtime_is_the_later_by_clock(void **state)
@@ -135,6 +172,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_vvec_raise_keeps_order_and_maximum),
         cmocka_unit_test(test_vvec_full),
+        cmocka_unit_test(test_vvec_includes),
         cmocka_unit_test(test_vvec_join_is_least_upper_bound),
         cmocka_unit_test(test_hlc_follows_wall_clock_and_peers),
         cmocka_unit_test(test_hlc_is_not_carried_away),
