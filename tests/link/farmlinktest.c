@@ -664,7 +664,7 @@ static void deaths(void **state)
         uint64_t took = now_us() - start;
         printf("    %s %s: noticed after %llu ms\n", i & 1 ? "dialler" : "acceptor",
                i & 2 ? "stopped" : "killed", (unsigned long long)took / 1000);
-        assert_true(took < (slow ? 5000000u : 1500000u));
+        assert_true(took < (slow ? 5000000u : 3000000u));
         struct link_msg m;
         wait_down(left, 2000, &m);
         pair_stop(&a, &b, sa, sb);
@@ -691,9 +691,9 @@ static void hold_back(int from, int to, int other_a, int other_b)
         }
         assert_int_equal(errno, EAGAIN);
         if (other_a >= 0) {
-            uint64_t p50 = latency(other_a, other_b, 200, &p99);
-            if (!slow)
-                assert_true(p50 < 5000);
+            /* Behind the other's bytes it would wait for seconds; a busy machine makes it wait too,
+             * but not as long. */
+            assert_true(latency(other_a, other_b, 20, &p99) < 250000);
         }
         usleep(100000);
     }
