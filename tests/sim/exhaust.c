@@ -5,11 +5,13 @@
  * at the end of each execution everything that the model promises is checked (check_node,
  * check_knowledge, check_end).
  *
- *   exhaust [--whole | --tree NAME [--nodes N] [--ops K] [--split] [--same-clock] [--down]]
+ *   exhaust [--whole | --tree NAME [--nodes N] [--ops K] [--split] [--same-clock] [--down]
+ * [--collect]]
  *
  * Alone: the scopes of the test run. --whole: all, for some hours. --split: records are delivered
  * one at a time, not all that the peer has. --same-clock: all wall clocks stand still, so that
- * concurrent records have equal clocks and the node decides. --down: node ids fall.
+ * concurrent records have equal clocks and the node decides. --down: node ids fall. --collect: what
+ * all have seen deleted is collected, at every point where that may be.
  *
  * What is not walked twice, and why that loses nothing:
  *  - Equal states. A state is, per node, the set of records and their places, knowledge, counters,
@@ -23,6 +25,7 @@
  *    both directions and in two groupings from the sets themselves (check_merge).
  */
 #include "base/log.h"
+#include "core/collect.h"
 #include "scope.h"
 
 #include <getopt.h>
@@ -97,13 +100,49 @@ static void deliver(struct state *s, unsigned depth, unsigned to, unsigned from)
     }
     if (next_due(b, a, b->got[from]) == a->f.nlog) {
         b->got[from] = a->f.nlog;
-        if (vvec_join(&b->rep.know, &a->rep.know) < 0)
+        if (replica_learn(&b->rep, &a->rep.know) < 0)
             fail(s, depth, "knowledge is full");
     }
     free(flat_update(&b->f, &n));
     check_node(s, depth, &b->f);
     check_knowledge(s, depth, to);
     run.n_deliveries++;
+}
+
+/* ---- collecting ---- */
+
+/* What every node is known to hold, as node i has just heard from all; false when somebody knows
+ * more than node i. */
+static bool stable_at(const struct state *s, unsigned i, struct vvec *out)
+{
+    *out = s->node[i].rep.know;
+    for (unsigned k = 0; k < run.nodes; k++) {
+        if (!vvec_includes(&s->node[i].rep.know, &s->node[k].rep.know))
+            return false;
+        collect_meet(out, &s->node[k].rep.know);
+    }
+    return true;
+}
+
+/* False: there was nothing to collect. The tree must not change. */
+static bool collect(struct state *s, unsigned depth, unsigned i)
+{
+    struct node *nd = &s->node[i];
+    struct vvec stable;
+    bool any = false, done;
+
+    if (!stable_at(s, i, &stable))
+        return false;
+    for (unsigned k = nd->f.ncontents; k-- > 0;) {
+        if (collect_inode(&nd->rep, record_id(&nd->f.contents[k]->rec), &stable, 0, &done) < 0)
+            fail(s, depth, "collecting gave an error");
+        any = any || done;
+    }
+    if (any) {
+        check_node(s, depth, &nd->f);
+        check_knowledge(s, depth, i);
+    }
+    return any;
 }
 
 /* Deliver all, from the first link to the last or against it, until nothing is left. */
@@ -127,6 +166,8 @@ static void heal(const struct state *s, unsigned depth, bool backwards)
             more = true;
         }
     }
+    for (unsigned i = 0; i < run.nodes && run.collect; i++)
+        collect(t, depth, i);
     check_end(t, depth);
     flat_arena_reset(used);
 }
@@ -167,12 +208,28 @@ static double explore_deliveries(unsigned depth)
         for (unsigned from = 0; from < run.nodes; from++) {
             if (to == from || !pending(s, to, from))
                 continue;
-            run.steps[depth] = (struct step){.delivery = true, .node = to, .from = from};
+            run.steps[depth] = (struct step){.kind = STEP_DELIVERY, .node = to, .from = from};
             copy_state(t, s);
             deliver(t, depth + 1, to, from);
             paths += explore(depth + 1);
             flat_arena_reset(used);
         }
+    }
+    return paths;
+}
+
+static double explore_collecting(unsigned depth)
+{
+    struct state *s = &states[depth], *t = &states[depth + 1];
+    size_t used = flat_arena();
+    double paths = 0;
+
+    for (unsigned i = 0; i < run.nodes; i++) {
+        run.steps[depth] = (struct step){.kind = STEP_COLLECT, .node = i};
+        copy_state(t, s);
+        if (collect(t, depth + 1, i))
+            paths += explore(depth + 1);
+        flat_arena_reset(used);
     }
     return paths;
 }
@@ -189,10 +246,13 @@ static double explore(unsigned depth)
     if (slot->key == h)
         return slot->paths;
     run.n_states++;
-    check_merge(s, depth);
+    if (!run.collect) /* what was collected is not taken again, the sets differ meanwhile */
+        check_merge(s, depth);
     paths = s->done < run.ops ? explore_ops(depth) : 0;
     if (s->done < run.ops || run.all_orders)
         paths += explore_deliveries(depth);
+    if (run.collect)
+        paths += explore_collecting(depth);
     if (s->done == run.ops && !run.all_orders) {
         heal(s, depth, false);
         heal(s, depth, true);
@@ -255,7 +315,7 @@ static void *cache(size_t each)
 struct scope {
     const char *tree;
     unsigned nodes, ops;
-    bool split, same_clock, down;
+    bool split, same_clock, down, collect;
 };
 
 static int exhaust(const struct scope *x)
@@ -277,6 +337,7 @@ static int exhaust(const struct scope *x)
     run.split = x->split;
     run.same_clock = x->same_clock;
     run.down = x->down;
+    run.collect = x->collect;
     run.all_orders = run.nodes == 2 || run.ops < 3;
     run.cache_bits = run.ops < 3 ? 17 : run.ops < 4 ? 22 : 25;
     run.n_ops = run.n_deliveries = run.n_states = run.n_sets = run.n_merges = 0;
@@ -290,13 +351,14 @@ static int exhaust(const struct scope *x)
     free(run.visited);
     free(run.views);
     free(run.merges);
-    printf("%s, %u nodes, %u operations%s%s%s: %.0f executions in %llu states; %llu operations and "
-           "%llu deliveries run, %llu record sets judged, %llu joined directly; %.1f s\n",
-           x->tree, run.nodes, run.ops, run.split ? ", split" : "",
-           run.same_clock ? ", same clock" : "", run.down ? ", down" : "", paths,
-           (unsigned long long)run.n_states, (unsigned long long)run.n_ops,
-           (unsigned long long)run.n_deliveries, (unsigned long long)run.n_sets,
-           (unsigned long long)run.n_merges, seconds() - from);
+    printf(
+        "%s, %u nodes, %u operations%s%s%s%s: %.0f executions in %llu states; %llu operations and "
+        "%llu deliveries run, %llu record sets judged, %llu joined directly; %.1f s\n",
+        x->tree, run.nodes, run.ops, run.split ? ", split" : "",
+        run.same_clock ? ", same clock" : "", run.down ? ", down" : "",
+        run.collect ? ", collect" : "", paths, (unsigned long long)run.n_states,
+        (unsigned long long)run.n_ops, (unsigned long long)run.n_deliveries,
+        (unsigned long long)run.n_sets, (unsigned long long)run.n_merges, seconds() - from);
     fflush(stdout);
     all.paths += paths;
     all.states += run.n_states;
@@ -305,10 +367,12 @@ static int exhaust(const struct scope *x)
 }
 
 /* All trees with this many nodes and operations. */
-static void exhaust_trees(unsigned n, unsigned k, bool one_by_one, bool standing, bool falling)
+static void exhaust_trees(struct scope x)
 {
-    for (size_t i = 0; i < sizeof(scenes) / sizeof(scenes[0]); i++)
-        (void)exhaust(&(struct scope){scenes[i].name, n, k, one_by_one, standing, falling});
+    for (size_t i = 0; i < sizeof(scenes) / sizeof(scenes[0]); i++) {
+        x.tree = scenes[i].name;
+        (void)exhaust(&x);
+    }
 }
 
 static void exhaust_all(bool whole)
@@ -316,19 +380,22 @@ static void exhaust_all(bool whole)
     double from = seconds();
 
     for (unsigned k = 1; k <= (whole ? OPS_MAX : 2); k++)
-        exhaust_trees(2, k, false, false, false);
+        exhaust_trees((struct scope){.nodes = 2, .ops = k});
     for (unsigned k = 1; k <= (whole ? 3 : 2); k++) {
-        exhaust_trees(2, k, false, true, false);
-        exhaust_trees(2, k, true, false, false);
-        exhaust_trees(3, k, false, false, false);
-        exhaust_trees(3, k, false, false, true);
+        exhaust_trees((struct scope){.nodes = 2, .ops = k, .same_clock = true});
+        exhaust_trees((struct scope){.nodes = 2, .ops = k, .split = true});
+        exhaust_trees((struct scope){.nodes = 2, .ops = k, .collect = true});
+        exhaust_trees((struct scope){.nodes = 3, .ops = k});
+        exhaust_trees((struct scope){.nodes = 3, .ops = k, .down = true});
     }
-    exhaust_trees(3, 2, true, false, false);
+    exhaust_trees((struct scope){.nodes = 3, .ops = 2, .collect = true});
     if (whole) {
-        exhaust_trees(3, 3, false, true, false);
-        exhaust_trees(3, 3, true, false, false);
-        exhaust_trees(3, 4, false, false, false);
+        exhaust_trees((struct scope){.nodes = 3, .ops = 2, .split = true});
+        exhaust_trees((struct scope){.nodes = 3, .ops = 3, .same_clock = true});
+        exhaust_trees((struct scope){.nodes = 3, .ops = 3, .split = true});
+        exhaust_trees((struct scope){.nodes = 3, .ops = 4});
     } else {
+        (void)exhaust(&(struct scope){.tree = "ring", .nodes = 3, .ops = 2, .split = true});
         (void)exhaust(&(struct scope){.tree = "link", .nodes = 2, .ops = 3});
         (void)exhaust(&(struct scope){.tree = "ring", .nodes = 2, .ops = 3});
     }
@@ -339,10 +406,15 @@ static void exhaust_all(bool whole)
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"tree", required_argument, NULL, 't'}, {"nodes", required_argument, NULL, 'n'},
-        {"ops", required_argument, NULL, 'o'},  {"split", no_argument, NULL, 's'},
-        {"same-clock", no_argument, NULL, 'c'}, {"down", no_argument, NULL, 'd'},
-        {"whole", no_argument, NULL, 'w'},      {NULL, 0, NULL, 0},
+        {"tree", required_argument, NULL, 't'},
+        {"nodes", required_argument, NULL, 'n'},
+        {"ops", required_argument, NULL, 'o'},
+        {"split", no_argument, NULL, 's'},
+        {"same-clock", no_argument, NULL, 'c'},
+        {"down", no_argument, NULL, 'd'},
+        {"collect", no_argument, NULL, 'g'},
+        {"whole", no_argument, NULL, 'w'},
+        {NULL, 0, NULL, 0},
     };
     struct scope x = {.nodes = 2, .ops = 2};
     bool whole = false;
@@ -356,6 +428,7 @@ int main(int argc, char **argv)
         case 's': x.split = true; break;
         case 'c': x.same_clock = true; break;
         case 'd': x.down = true; break;
+        case 'g': x.collect = true; break;
         case 'w': whole = true; break;
         default: return 2;
         }

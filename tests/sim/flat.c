@@ -331,6 +331,41 @@ static int cuts(void *ctx, id_visit visit, void *arg)
     return rc;
 }
 
+static int forget_name(void *ctx, struct id128 nid)
+{
+    struct flat *f = ctx;
+    unsigned i = lower(f, nid);
+    size_t after = f->nnames - i - 1;
+
+    farm_assert(has_name(f, i, nid));
+    f->set -= f->names[i]->hash;
+    f->where -= hash_place(nid, &f->places[i]);
+    memmove(&f->names[i], &f->names[i + 1], after * sizeof(f->names[0]));
+    memmove(&f->places[i], &f->places[i + 1], after * sizeof(f->places[0]));
+    f->nnames--;
+    return 0;
+}
+
+static void take_out(struct flat *f, const struct flat_rec **list, unsigned *n, struct id128 rid)
+{
+    unsigned i = find_inode(list, *n, rid);
+
+    if (i == *n)
+        return;
+    f->set -= list[i]->hash;
+    memmove(&list[i], &list[i + 1], (*n - i - 1) * sizeof(list[0]));
+    --*n;
+}
+
+static int forget_inode(void *ctx, struct id128 rid)
+{
+    struct flat *f = ctx;
+
+    take_out(f, f->contents, &f->ncontents, rid);
+    take_out(f, f->attrs, &f->nattrs, rid);
+    return 0;
+}
+
 void flat_init(struct flat *f)
 {
     *f = (struct flat){
@@ -351,6 +386,8 @@ void flat_init(struct flat *f)
                 .who_is_at = who_is_at,
                 .hidden_at = hidden_at,
                 .cuts = cuts,
+                .forget_name = forget_name,
+                .forget_inode = forget_inode,
             },
     };
 }
@@ -413,7 +450,7 @@ struct view_change *flat_update(struct flat *f, size_t *n)
     for (; f->seeded < f->nlog; f->seeded++) {
         const struct record *rec = &f->log[f->seeded]->rec;
 
-        if (rec->kind == REC_NAME)
+        if (rec->kind == REC_NAME && flat_held(f, rec))
             add_seed(&s, &rec->name);
         else if (rec->kind == REC_CONTENT)
             names_of(f, rec->content.rid, add_seed, &s);

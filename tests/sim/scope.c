@@ -37,6 +37,14 @@ bool pending(const struct state *s, unsigned to, unsigned from)
     return next_due(b, a, b->got[from]) < a->f.nlog || !vvec_includes(&b->rep.know, &a->rep.know);
 }
 
+static uint64_t mix_vvec(uint64_t h, const struct vvec *v)
+{
+    h = flat_mix(h, v->n);
+    for (unsigned k = 0; k < v->n; k++)
+        h = flat_mix(flat_mix(h, v->e[k].node), v->e[k].seq);
+    return h;
+}
+
 uint64_t hash_state(const struct state *s)
 {
     uint64_t h = flat_mix(s->done, s->used), deaths = 0;
@@ -53,8 +61,8 @@ uint64_t hash_state(const struct state *s)
         h = flat_mix(flat_mix(h, nd->f.set), nd->f.where);
         h = flat_mix(flat_mix(h, nd->rep.next_seq), nd->rep.next_id);
         h = flat_mix(h, run.same_clock ? nd->rep.clock.last : 0);
-        for (unsigned k = 0; k < nd->rep.know.n; k++)
-            h = flat_mix(flat_mix(h, nd->rep.know.e[k].node), nd->rep.know.e[k].seq);
+        h = mix_vvec(h, &nd->rep.know);
+        h = mix_vvec(h, &nd->rep.gone);
         for (unsigned k = 0; k < run.nodes; k++) {
             const struct node *from = &s->node[k];
 
@@ -88,8 +96,12 @@ static void print_step(const struct step *s)
 {
     const struct op *o = &s->op;
 
-    if (s->delivery) {
+    if (s->kind == STEP_DELIVERY) {
         printf("  node %u <- node %u\n", s->node, s->from);
+        return;
+    }
+    if (s->kind == STEP_COLLECT) {
+        printf("  node %u collects\n", s->node);
         return;
     }
     printf("  node %u: %s %llx.%llu", s->node, op_names[o->type], (unsigned long long)o->inode.node,
@@ -123,9 +135,9 @@ static void print_node(const struct node *nd)
 
 void fail(const struct state *s, unsigned depth, const char *what)
 {
-    printf("FAILED: %s\n tree %s, %u nodes, %u operations%s%s%s\n", what, run.scene->name,
+    printf("FAILED: %s\n tree %s, %u nodes, %u operations%s%s%s%s\n", what, run.scene->name,
            run.nodes, run.ops, run.split ? ", split" : "", run.same_clock ? ", same clock" : "",
-           run.down ? ", down" : "");
+           run.down ? ", down" : "", run.collect ? ", collect" : "");
     for (unsigned i = 0; i < depth; i++)
         print_step(&run.steps[i]);
     for (unsigned i = 0; i < run.nodes; i++) {

@@ -71,7 +71,7 @@ struct state {
 struct step {
     struct op op;
     unsigned node, from;
-    bool delivery;
+    enum { STEP_OP, STEP_DELIVERY, STEP_COLLECT } kind;
 };
 
 /* What is remembered of a state or a set, by its hash. */
@@ -92,7 +92,7 @@ struct oplist {
 struct run {
     const struct scene *scene;
     unsigned nodes, ops, cache_bits;
-    bool split, same_clock, down, all_orders;
+    bool split, same_clock, down, collect, all_orders;
     struct slot *visited, *views; /* 1 << cache_bits each; what falls on a slot replaces it */
     uint64_t *merges;
     uint64_t n_ops, n_deliveries, n_states, n_sets, n_merges;
@@ -125,8 +125,7 @@ void operate(struct state *s, unsigned depth, unsigned i, const struct op *o);
 /* The places are what all records say at once, and a tree: a function of the set, whatever came
  * when. Sets that were judged are remembered. */
 void check_node(const struct state *s, unsigned depth, const struct flat *f);
-/* What node i says it knows, it has, or something later; unless the author's log is half delivered
- * and the later version is in the other half. */
+/* What node i says it knows, it has, or something later, or it has collected it. */
 void check_knowledge(const struct state *s, unsigned depth, unsigned i);
 /* After a local operation: it did what a file system does, and nothing else appeared or moved. */
 void check_local(const struct state *s, unsigned depth, const struct flat *before,

@@ -61,23 +61,6 @@ void check_node(const struct state *s, unsigned depth, const struct flat *f)
     run.views[slot].where = f->where;
 }
 
-/* Does `to` still get the record from its author? */
-static bool on_its_way(const struct state *s, unsigned to, const struct record *rec)
-{
-    for (unsigned j = 0; j < run.nodes; j++) {
-        const struct flat *f = &s->node[j].f;
-
-        if (s->node[j].rep.node != record_head(rec)->stamp.node || j == to)
-            continue;
-        for (unsigned at = s->node[to].got[j]; at < f->nlog; at++) {
-            if (f->log[at]->rec.kind == rec->kind &&
-                id_eq(record_id(&f->log[at]->rec), record_id(rec)) && flat_live(f, at))
-                return true;
-        }
-    }
-    return false;
-}
-
 void check_knowledge(const struct state *s, unsigned depth, unsigned i)
 {
     const struct node *nd = &s->node[i];
@@ -92,10 +75,11 @@ void check_knowledge(const struct state *s, unsigned depth, unsigned i)
                 continue;
             const struct flat_rec *own = flat_held(&nd->f, rec);
 
-            if (own && !head_wins(record_head(rec), record_head(&own->rec)))
-                continue;
-            if (!run.split || !on_its_way(s, i, rec))
+            if (own && head_wins(record_head(rec), record_head(&own->rec)))
                 fail(s, depth, "knowledge of what is not held");
+            if (own || vvec_covers(&nd->rep.gone, record_head(rec)->stamp))
+                continue;
+            fail(s, depth, "knowledge of what is not there");
         }
     }
 }
@@ -221,7 +205,9 @@ static void check_file(const struct state *s, unsigned depth, struct id128 rid)
     bool shown = false, alive = false, concurrent = false;
     uint8_t seen = 0, followed = 0, held = s->kept, of = 0;
 
-    if (f->r.get_content(f->r.ctx, rid, &c) < 0)
+    bool collected = f->r.get_content(f->r.ctx, rid, &c) < 0;
+
+    if (collected && !run.collect)
         fail(s, depth, "a file without content");
     for (unsigned i = 0; i < f->nnames; i++) {
         if (!id_eq(f->names[i]->rec.name.inode, rid))
@@ -234,7 +220,7 @@ static void check_file(const struct state *s, unsigned depth, struct id128 rid)
             continue;
         of |= (uint8_t)(1u << i);
         followed |= s->edits[i].before;
-        if (vvec_covers(&c.vv, s->edits[i].stamp))
+        if (!collected && vvec_covers(&c.vv, s->edits[i].stamp))
             held |= (uint8_t)(1u << i);
     }
     for (unsigned i = 0; i < s->ndeaths; i++) {
@@ -243,7 +229,7 @@ static void check_file(const struct state *s, unsigned depth, struct id128 rid)
         seen |= s->deaths[i].seen;
         concurrent = concurrent || (of & ~s->deaths[i].seen) != 0;
     }
-    if (of & ~held)
+    if (!collected && (of & ~held))
         fail(s, depth, "a version was lost without being kept");
     /* An edit that lost to another one, which was deleted, is kept as a loser. */
     if (!shown && (of & ~followed & ~seen & ~s->kept))

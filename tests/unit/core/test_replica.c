@@ -528,7 +528,7 @@ static void test_merge_refuses_the_impossible(void **state)
     bad.kind = (enum rec_kind)9;
     bad.attr.h = (struct rec_head){{6, 4}, 13};
     assert_int_equal(replica_merge(&f->p, NOW, &bad, 6, &result, &skewed), FARM_EPROTO);
-    assert_int_equal(vvec_get(&f->p.know, 6), 3);
+    assert_int_equal(vvec_get(&f->p.seen, 6), 3);
 }
 
 /* What we made ourselves comes back from a peer: nothing new, and no alarm. */
