@@ -23,6 +23,9 @@
 #define SEAL_AFTER_MAX_MS 3600000u
 #define AGE_MAX_DAYS 3650ul
 #define COMPARE_RATE_MAX 10000000ul
+#define SCRUB_RATE (10ul << 20)
+#define SCRUB_RATE_MAX (1ul << 40)
+#define SCRUB_EVERY_S (7u * 86400u)
 
 enum section { SECTION_NONE, SECTION_NODE, SECTION_FOLDER, SECTION_SSH, SECTION_PEER, SECTION_END };
 
@@ -225,6 +228,24 @@ static int set_compare_rate(void *field, const char *v)
     return 0;
 }
 
+/* on | off | bytes a second: 500K, 20M. */
+static int set_rate(void *field, const char *v)
+{
+    uint64_t rate = SCRUB_RATE;
+    if (strcmp(v, "on") != 0) {
+        int r = set_quota(&rate, v);
+        if (r < 0 || rate > SCRUB_RATE_MAX)
+            return -EINVAL;
+    }
+    *(uint64_t *)field = rate;
+    return 0;
+}
+
+static int set_period(void *field, const char *v)
+{
+    return strcmp(v, "off") == 0 ? -EINVAL : set_age(field, v);
+}
+
 static int set_port(void *field, const char *v)
 {
     unsigned long n;
@@ -288,6 +309,10 @@ static const struct key keys[] = {
     {SECTION_FOLDER, "conflicts-quota", OF(conflicts_quota), set_quota, false, false, QUOTA_RULE},
     {SECTION_FOLDER, "compare-rate", OF(compare_rate), set_compare_rate, false, false,
      "names a second, 1 to 10000000"},
+    {SECTION_FOLDER, "scrub", OF(scrub_rate), set_rate, false, false,
+     "on, off, or bytes a second such as 20M"},
+    {SECTION_FOLDER, "scrub-every", OF(scrub_every_s), set_period, false, false,
+     "a time such as 12h or 7d, at most 3650d"},
     {SECTION_SSH, "user", OF(ssh_user), set_word, false, false, "a user name"},
     {SECTION_SSH, "key", OF(ssh_key), set_path, false, false, PATH_RULE},
     {SECTION_SSH, "known-hosts", OF(known_hosts), set_path, false, false, PATH_RULE},
@@ -543,6 +568,8 @@ static int load(struct parse *p, const char *file, struct config **out)
         p->c->seal_after_ms = 2000;
         p->c->history_quota = p->c->conflicts_quota = 1ull << 30;
         p->c->conflicts_age_s = 30 * 86400;
+        p->c->scrub_rate = SCRUB_RATE;
+        p->c->scrub_every_s = SCRUB_EVERY_S;
         p->c->file = strdup(file);
         p->c->peers = calloc(CONFIG_PEERS_MAX, sizeof(*p->c->peers));
     }

@@ -17,8 +17,8 @@ enum exit_code {
 
 struct options {
     const char *folder; /* NULL: find it */
-    bool json, colour, follow;
-    int64_t timeout_ms; /* barrier; -1: none */
+    bool json, colour, follow, wait;
+    int64_t timeout_ms; /* barrier, scrub; -1: none */
     int64_t lines;      /* events; -1: all */
 };
 
@@ -27,6 +27,7 @@ int ctl_status(const struct farm *f, const struct options *o);
 int ctl_peers(const struct farm *f, const struct options *o);
 int ctl_events(const struct farm *f, const struct options *o);
 int ctl_barrier(const struct farm *f, const struct options *o);
+int ctl_scrub(const struct farm *f, const struct options *o);
 
 /* One line about a control file that could not be read, saying what to do; the exit code. */
 int ctl_failed(const struct farm *f, const char *file, int err);

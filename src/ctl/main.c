@@ -13,7 +13,7 @@
 #define TIMEOUT_MAX_S 31536000.0
 
 /* Options that only some commands have. */
-enum { HAS_TIMEOUT = 1, HAS_FOLLOW = 2, HAS_LINES = 4 };
+enum { HAS_TIMEOUT = 1, HAS_FOLLOW = 2, HAS_LINES = 4, HAS_WAIT = 8 };
 
 struct command {
     const char *name, *summary;
@@ -45,6 +45,15 @@ static const struct command commands[] = {
      "  --timeout S    give up after S seconds (60; 0: never) with exit code 4, saying which\n"
      "                 nodes are missing\n\n"
      "example: cp -a release/. /srv/www/ && farmctl --folder /srv/www barrier --timeout 30\n"},
+    {"scrub", "compare all files with their digests now, repair what differs",
+     HAS_WAIT | HAS_TIMEOUT, ctl_scrub,
+     "usage: farmctl [--folder DIR] scrub [--wait] [--timeout S] [--json]\n\n"
+     "Starts a full round of the scrub: every file is compared with its digest. What is damaged\n"
+     "or missing is repaired from the other nodes.\n\n"
+     "  -w, --wait     until the round is over, and say what it found; exit code 1 when something\n"
+     "                 could not be repaired yet\n"
+     "  --timeout S    wait no longer than S seconds (60; 0: no limit); exit code 4\n\n"
+     "example: farmctl --folder /srv/www scrub --wait --timeout 0\n"},
 };
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
@@ -126,6 +135,10 @@ static bool take_option(int opt, const char *value, struct command_line *c)
         c->o.follow = true;
         c->given |= HAS_FOLLOW;
         return true;
+    case 'w':
+        c->o.wait = true;
+        c->given |= HAS_WAIT;
+        return true;
     case 'n':
         c->given |= HAS_LINES;
         if (parse_count(value, &c->o.lines))
@@ -151,12 +164,13 @@ static bool parse_options(int argc, char **argv, struct command_line *c)
         {"timeout", required_argument, NULL, OPT_TIMEOUT},
         {"follow", no_argument, NULL, 'f'},
         {"lines", required_argument, NULL, 'n'},
+        {"wait", no_argument, NULL, 'w'},
         {"help", no_argument, NULL, 'h'},
         {"version", no_argument, NULL, OPT_VERSION},
         {0},
     };
     int opt;
-    while ((opt = getopt_long(argc, argv, ":hfn:", longs, NULL)) != -1) {
+    while ((opt = getopt_long(argc, argv, ":hfn:w", longs, NULL)) != -1) {
         if (opt == ':' || opt == '?') {
             fprintf(stderr, "farmctl: %s: %s (see farmctl --help)\n", argv[optind - 1],
                     opt == ':' ? "a value is missing" : "unknown option");
@@ -173,7 +187,8 @@ static const struct command *parse_command(int argc, char **argv, const struct c
     static const struct {
         unsigned has;
         const char *name;
-    } special[] = {{HAS_TIMEOUT, "--timeout"}, {HAS_FOLLOW, "-f"}, {HAS_LINES, "-n"}};
+    } special[] = {
+        {HAS_TIMEOUT, "--timeout"}, {HAS_FOLLOW, "-f"}, {HAS_LINES, "-n"}, {HAS_WAIT, "--wait"}};
     if (optind == argc) {
         fputs("farmctl: expected a command, such as status (see farmctl --help)\n", stderr);
         return NULL;

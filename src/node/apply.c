@@ -17,56 +17,77 @@
 
 /* ---- data that is still to come ---- */
 
-static int set_nodata(struct node *n, struct id128 rid, bool on)
+static int set_flags(struct node *n, struct id128 rid, uint8_t set, uint8_t clear)
 {
     struct index_node row;
 
     int rc = index_get_node(n->index, rid, &row);
     if (rc)
         return rc == -ENOENT ? 0 : rc;
-    uint8_t flags = on ? (uint8_t)(row.flags | NODE_NODATA) : (uint8_t)(row.flags & ~NODE_NODATA);
+    uint8_t flags = (uint8_t)((row.flags & ~clear) | set);
     if (flags == row.flags)
         return 0;
     row.flags = flags;
     return index_put_node(n->index, &row, false);
 }
 
-int apply_want(struct node *n, struct id128 rid, struct stamp stamp)
+static int want_add(struct node *n, struct id128 rid, struct stamp stamp)
 {
-    int rc = set_nodata(n, rid, true);
-    if (rc)
-        return rc;
     for (size_t i = 0; i < n->nwants; i++) {
         if (id_eq(n->wants[i].rid, rid)) {
             n->wants[i].stamp = stamp;
-            return 0;
+            n->wants[i].done = false;
+            return index_set_todo(n->index, rid, TODO_DATA, true);
         }
     }
     struct want *v = realloc(n->wants, (n->nwants + 1) * sizeof *v);
     if (!v)
         return -ENOMEM;
     n->wants = v;
-    v[n->nwants++] = (struct want){.rid = rid, .stamp = stamp};
+    v[n->nwants++] = (struct want){.rid = rid, .stamp = stamp, .fresh = true};
     return index_set_todo(n->index, rid, TODO_DATA, true);
 }
 
-static int wanted_no_more(struct node *n, struct id128 rid)
+int apply_want(struct node *n, struct id128 rid, struct stamp stamp)
+{
+    int rc = set_flags(n, rid, NODE_NODATA, 0);
+    return rc ? rc : want_add(n, rid, stamp);
+}
+
+int apply_want_damaged(struct node *n, struct id128 rid, struct stamp stamp)
+{
+    int rc = set_flags(n, rid, NODE_DAMAGED, 0);
+    return rc ? rc : want_add(n, rid, stamp);
+}
+
+int apply_want_no_more(struct node *n, struct id128 rid)
 {
     for (size_t i = 0; i < n->nwants; i++) {
-        if (!id_eq(n->wants[i].rid, rid))
+        if (!id_eq(n->wants[i].rid, rid) || n->wants[i].done)
             continue;
-        n->wants[i] = n->wants[--n->nwants];
-        int rc = set_nodata(n, rid, false);
+        n->wants[i].done = true;
+        int rc = set_flags(n, rid, 0, NODE_NODATA | NODE_DAMAGED);
         return rc ? rc : index_set_todo(n->index, rid, TODO_DATA, false);
     }
     return 0;
 }
 
-static bool is_wanted(const struct node *n, struct id128 rid)
+void apply_wants_end(struct node *n, bool committed)
+{
+    for (size_t i = n->nwants; i-- > 0;) {
+        struct want *w = &n->wants[i];
+        if (committed ? w->done : w->fresh)
+            *w = n->wants[--n->nwants];
+        else
+            w->done = w->fresh = false;
+    }
+}
+
+bool apply_is_wanted(const struct node *n, struct id128 rid)
 {
     for (size_t i = 0; i < n->nwants; i++)
         if (id_eq(n->wants[i].rid, rid))
-            return true;
+            return !n->wants[i].done;
     return false;
 }
 
@@ -85,7 +106,7 @@ int apply_forget_wants(struct node *n)
         bool named = false;
         int rc = n->records.names_of(n->records.ctx, rid, visit_alive, &named);
         if (rc == 0 && named)
-            rc = wanted_no_more(n, rid);
+            rc = apply_want_no_more(n, rid);
         if (rc < 0)
             return rc;
     }
@@ -207,7 +228,10 @@ static int content_install(struct applying *a, struct batch_item *it, bool confl
         row.ctime_ns = st.st_ctim.tv_sec * 1000000000ll + st.st_ctim.tv_nsec;
     }
     if (have == 0) {
-        rc = plan_content(&a->plan, s, &old, conflict, before);
+        enum kept_why why = old.flags & NODE_DAMAGED ? KEPT_DAMAGED
+                            : conflict               ? KEPT_EDITED
+                                                     : KEPT_REPLACED;
+        rc = plan_content(&a->plan, s, &old, why, before);
         if (!rc)
             rc = map_u64_set(&n->leaving, old.lid, &n->replaced, NULL);
     }
@@ -216,7 +240,7 @@ static int content_install(struct applying *a, struct batch_item *it, bool confl
     if (!rc)
         rc = index_put_leaves(n->index, c.rid, it->leaves, it->nleaves);
     if (!rc)
-        rc = wanted_no_more(n, c.rid);
+        rc = apply_want_no_more(n, c.rid);
     if (!rc)
         rc = n->records.names_of(n->records.ctx, c.rid, visit_seed, n);
     return rc;
@@ -225,7 +249,7 @@ static int content_install(struct applying *a, struct batch_item *it, bool confl
 /* Times only: the row's idea of the file is kept in step by the effect. */
 static int content_same(struct applying *a, struct id128 rid)
 {
-    int rc = wanted_no_more(a->n, rid);
+    int rc = apply_want_no_more(a->n, rid);
     return rc ? rc : plan_attr(&a->plan, rid);
 }
 
@@ -238,9 +262,10 @@ static int item_content(struct applying *a, struct batch_item *it, enum merge_re
     if (result == MERGE_OLD) {
         /* The data of a version whose record came before it. */
         if (it->data == ITEM_STAGED && had && stamp_eq(before->h.stamp, c->h.stamp) &&
-            is_wanted(n, c->rid))
+            apply_is_wanted(n, c->rid))
             return content_install(a, it, false, before);
-        return it->data == ITEM_SAME && is_wanted(n, c->rid) ? wanted_no_more(n, c->rid) : 0;
+        return it->data == ITEM_SAME && apply_is_wanted(n, c->rid) ? apply_want_no_more(n, c->rid)
+                                                                   : 0;
     }
     if (result == MERGE_LOST)
         return it->data == ITEM_STAGED ? plan_keep(&a->plan, it->staged, c, KEPT_EDITED) : 0;
@@ -255,7 +280,8 @@ static int item_content(struct applying *a, struct batch_item *it, enum merge_re
     case ITEM_STAGED: return content_install(a, it, result == MERGE_CONFLICT, before);
     case ITEM_SAME: return content_same(a, c->rid);
     default:
-        if (had && before->size == c->size && memcmp(before->digest, c->digest, DIGEST_LEN) == 0)
+        if (had && before->size == c->size && memcmp(before->digest, c->digest, DIGEST_LEN) == 0 &&
+            !apply_is_wanted(n, c->rid))
             return content_same(a, c->rid);
         return apply_want(n, c->rid, c->h.stamp);
     }
@@ -537,7 +563,7 @@ static int own_changes(struct node *n, bool walk, bool *idle)
     return rc ? rc : local_finish(n);
 }
 
-static int try_own(struct applying *a, bool walk)
+static int try_own(struct applying *a, bool walk, int (*f)(struct plan *p, void *arg), void *arg)
 {
     struct node *n = a->n;
     bool idle = false;
@@ -549,6 +575,8 @@ static int try_own(struct applying *a, bool walk)
         txn_abort(n);
         return 0;
     }
+    if (!rc && f)
+        rc = f(&a->plan, arg);
     if (!rc)
         rc = plan_view(&a->plan);
     if (!rc)
@@ -569,13 +597,13 @@ static int try_own(struct applying *a, bool walk)
     return rc;
 }
 
-static int apply_own(struct node *n, bool walk)
+static int apply_own(struct node *n, bool walk, int (*f)(struct plan *p, void *arg), void *arg)
 {
     struct applying a;
 
     for (unsigned tries = 0;; tries++) {
         applying_init(&a, n, NULL, NULL);
-        int rc = try_own(&a, walk);
+        int rc = try_own(&a, walk, f, arg);
         applying_fini(&a, rc == 0);
         if (walk && rc == 0)
             scan_kept(n);
@@ -589,12 +617,17 @@ static int apply_own(struct node *n, bool walk)
 
 int apply_local(struct node *n)
 {
-    return apply_own(n, false);
+    return apply_own(n, false, NULL, NULL);
+}
+
+int apply_with(struct node *n, int (*f)(struct plan *p, void *arg), void *arg)
+{
+    return apply_own(n, false, f, arg);
 }
 
 int apply_walk(struct node *n)
 {
-    return apply_own(n, true);
+    return apply_own(n, true, NULL, NULL);
 }
 
 static int visit_pending(void *arg, const void *data, size_t len)

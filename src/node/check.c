@@ -200,8 +200,8 @@ static int take_changed(struct node *n, const struct check_dir *d, const char *n
         rc = local_touch_dir(n, row->lid);
     else if (row->type == NODE_REG && (row->flags & NODE_NODATA))
         return data ? keep_stale(n, d, name, row) : local_stat(n, row->lid, false, 0);
-    else if (row->type == NODE_REG)
-        rc = reseal(n, row->lid);
+    else if (row->type == NODE_REG && (data || !(row->flags & NODE_DAMAGED)))
+        rc = reseal(n, row->lid); /* what is damaged is no change, and is repaired */
     bool times = row->type != NODE_REG && row->type != NODE_DIR && data;
     return rc ? rc : local_stat(n, row->lid, times, 0);
 }

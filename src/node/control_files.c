@@ -39,6 +39,7 @@ static const struct file root_files[] = {
     {"barrier", {.type = CONTROL_WAIT, .access = CONTROL_READ}},
     {"drain", WRITE_FILE},
     {"ready", WRITE_FILE},
+    {"scrub", {.type = CONTROL_FILE, .access = CONTROL_READ | CONTROL_WRITE}},
     {"peers", DIRECTORY},
     {"nodes", DIRECTORY},
     {NULL, {0}},
@@ -197,6 +198,11 @@ static int read_root(struct node *n, const char *file, struct buf *out)
     const char *text = NULL;
 
     pthread_mutex_lock(&n->status_lock);
+    if (strcmp(file, "scrub") == 0) {
+        scrub_text(n, out);
+        pthread_mutex_unlock(&n->status_lock);
+        return 0;
+    }
     if (strcmp(file, "node") == 0)
         text = n->config->node;
     else if (!n->peers_shown)

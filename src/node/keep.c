@@ -44,6 +44,7 @@ static const char *const whys[KEPT_WHYS] = {
     [KEPT_LEFT] = "found in the staging area without a record of it",
     [KEPT_REPLACED] = "replaced",
     [KEPT_DELETED] = "deleted",
+    [KEPT_DAMAGED] = "differed from its digest",
 };
 
 const char *kept_why_text(uint8_t why)

@@ -104,6 +104,7 @@ struct want {
     struct id128 rid;
     struct stamp stamp;
     uint64_t asked_us; /* mono; 0: not yet */
+    bool fresh, done;  /* added, and met, in the transaction under way */
 };
 
 struct barrier {
@@ -256,6 +257,10 @@ struct node {
     uint64_t judged_us; /* when the state was first judged (mono) */
     uint64_t alone_us;  /* since when no peer is connected (mono), 0: one is */
 
+    struct scrub *scrub;          /* NULL: off */
+    struct scrub_repair *repairs; /* files the scrub found damaged or missing, to be repaired */
+    size_t nrepairs;
+
     pthread_mutex_t status_lock; /* guards the rest */
     char *status_json, *status_text;
     char shown_state[16], shown_health[200];
@@ -331,9 +336,10 @@ struct plan {
 };
 /* changes is taken over. */
 FARM_MUSTUSE int plan_changes(struct plan *p, struct view_change *changes, size_t n);
-/* New content for an inode that is in the tree. conflict: what it replaces is to be kept. */
+/* New content for an inode that is in the tree. why: what it replaces is kept as a conflict;
+ * KEPT_REPLACED: it lost to nothing, and goes into the history, if there is one. */
 FARM_MUSTUSE int plan_content(struct plan *p, struct staged *s, const struct index_node *old,
-                              bool conflict, const struct content_rec *loser);
+                              enum kept_why why, const struct content_rec *loser);
 /* Keep staged data that lost a conflict. */
 FARM_MUSTUSE int plan_keep(struct plan *p, const char *staged, const struct content_rec *c,
                            enum kept_why why);
@@ -426,7 +432,16 @@ FARM_MUSTUSE int apply_batch(struct node *n, struct session *s, struct batch *b)
 FARM_MUSTUSE int apply_local(struct node *n);
 /* After a restart: effects that were committed and perhaps not run. */
 FARM_MUSTUSE int apply_pending(struct node *n);
+/* The same in a transaction in which f has its say: after the local operations are in the records,
+ * before the view is asked. f may be called again (a name was just being changed). */
+FARM_MUSTUSE int apply_with(struct node *n, int (*f)(struct plan *p, void *arg), void *arg);
+/* Content that is to be asked for, in a transaction: its record is ahead of the file / the file is
+ * not what its record says (and is kept when it is replaced); and no more. */
 FARM_MUSTUSE int apply_want(struct node *n, struct id128 rid, struct stamp stamp);
+FARM_MUSTUSE int apply_want_damaged(struct node *n, struct id128 rid, struct stamp stamp);
+FARM_MUSTUSE int apply_want_no_more(struct node *n, struct id128 rid);
+bool apply_is_wanted(const struct node *n, struct id128 rid);
+void apply_wants_end(struct node *n, bool committed); /* the transaction's end */
 FARM_MUSTUSE int apply_forget_wants(struct node *n);
 void apply_ask(struct node *n, struct session *s); /* send WANTs to a (new) session, NULL: to all */
 
@@ -497,6 +512,49 @@ bool scan_bare(struct node *n, struct id128 rid);
 void scan_progress(const struct node *n, char *out, size_t size);
 void scan_counts(const struct node *n, uint64_t *seen, uint64_t *total, uint64_t *changes);
 
+/* ---- scrub.c: the contents of files against their digests, slowly, all the time. A thread reads
+ * and compares; what it finds comes to the core thread as IN_SCRUB and is dealt with in
+ * scrub_repair.c. ---- */
+struct scrub;
+/* What a look at an inode showed, twice, with a pause between. */
+enum scrub_kind {
+    SCRUB_DAMAGED = 1, /* differs from its digest; its times say that nobody wrote it */
+    SCRUB_MISSING,     /* is not at a place of its, or something else is there */
+    SCRUB_WRITTEN,     /* its time or size was changed behind the mount */
+    SCRUB_ATTRS,       /* its attributes were */
+};
+struct scrub_find {
+    enum scrub_kind kind;
+    struct id128 rid;
+    struct stamp stamp; /* of the content record */
+    uint64_t lid;
+    uint64_t size; /* of the file, and its times, as it was looked at */
+    int64_t mtime_ns, ctime_ns;
+};
+FARM_MUSTUSE int scrub_start(struct node *n);
+void scrub_stop(struct node *n);
+/* The core thread, every 100 ms. */
+void scrub_tick(struct node *n);
+/* A full round from the beginning, at full rate. */
+void scrub_now(struct node *n);
+/* `.farm/scrub`, a line of `status`, the member of status.json. The core thread, or any other with
+ * status_lock held. */
+void scrub_line(struct node *n, struct buf *out);
+void scrub_text(struct node *n, struct buf *out);
+struct json_t;
+struct json_t *scrub_json(struct node *n);
+
+/* A find has been dealt with; what is to be counted. */
+void scrub_dealt(struct node *n);
+enum scrub_count { COUNT_FOUND, COUNT_REPAIRED, COUNT_TAKEN, COUNT_COUNT };
+void scrub_counted(struct node *n, enum scrub_count what);
+
+/* ---- scrub_repair.c: the core thread ---- */
+struct scrub_repair;
+void scrub_found(struct node *n, struct scrub_find *f); /* takes f */
+/* Which of those that were asked for have come? */
+void scrub_review(struct node *n);
+
 /* ---- session.c ---- */
 enum inmsg_type {
     IN_HELLO,
@@ -510,6 +568,7 @@ enum inmsg_type {
     IN_BARRIER,
     IN_SYNC,
     IN_COMMAND,
+    IN_SCRUB,
 };
 struct inmsg {
     struct qnode q;

@@ -601,7 +601,8 @@ int plan_keep(struct plan *p, const char *staged, const struct content_rec *c, e
 /* What the new content takes the place of: kept as a loser, or in the history, or on its way out.
  */
 static int plan_replaced(struct plan *p, struct effect *e, const struct index_node *old,
-                         bool conflict, const struct content_rec *before, const struct places *x)
+                         enum kept_why why, const struct content_rec *before,
+                         const struct places *x)
 {
     struct node *n = p->node;
     struct content_rec winner;
@@ -609,11 +610,11 @@ static int plan_replaced(struct plan *p, struct effect *e, const struct index_no
 
     int rc = content_winner(n, old->rid, &winner);
     struct keeping what = {.class = KEPT_CONFLICT,
-                           .why = conflict ? KEPT_EDITED : KEPT_REPLACED,
+                           .why = why,
                            .rid = old->rid,
                            .content = before,
                            .winner = &winner.h};
-    if (!rc && conflict)
+    if (!rc && why != KEPT_REPLACED)
         return keep_row(n, &what, &e->displaced);
     loc_orphan(&e->displaced, old->lid);
     if (rc || x->n == 0)
@@ -622,7 +623,7 @@ static int plan_replaced(struct plan *p, struct effect *e, const struct index_no
     return rc ? rc : keep_gone(n, &what, &from, &old->handle);
 }
 
-int plan_content(struct plan *p, struct staged *s, const struct index_node *old, bool conflict,
+int plan_content(struct plan *p, struct staged *s, const struct index_node *old, enum kept_why why,
                  const struct content_rec *loser)
 {
     struct node *n = p->node;
@@ -635,7 +636,7 @@ int plan_content(struct plan *p, struct staged *s, const struct index_node *old,
     e.old_lid = old->lid;
     loc_str(&e.from, LOC_IN, s->name);
     if (!rc)
-        rc = plan_replaced(p, &e, old, conflict, loser, x);
+        rc = plan_replaced(p, &e, old, why, loser, x);
     for (size_t i = 0; i < x->n && !rc; i++) {
         if (i > 0) { /* the other hard links: a link to the first, renamed over the old one */
             struct effect link = {

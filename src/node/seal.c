@@ -182,6 +182,18 @@ static int put_attrs(struct node *n, int fd, const struct sealing *s, struct id1
     return rc;
 }
 
+/* A file that was not what its record says: read whole just now, or written whole, it is again. Of
+ * a damaged one that was written in part the rest is still to come, from those who get the part. */
+static int seal_wanted(struct node *n, const struct sealing *s, const struct index_node *row,
+                       struct stamp stamp)
+{
+    if (!(row->flags & (NODE_NODATA | NODE_DAMAGED)))
+        return 0;
+    if ((row->flags & NODE_NODATA) || s->whole || s->nleaves == 0)
+        return apply_want_no_more(n, row->rid);
+    return apply_want_damaged(n, row->rid, stamp);
+}
+
 static int seal_records(struct node *n, struct sealing *s, int fd, struct index_node *row,
                         uint64_t at)
 {
@@ -207,12 +219,15 @@ static int seal_records(struct node *n, struct sealing *s, int fd, struct index_
         return rc;
     if (had && !held && old.size == c.size && old.mtime_ns == c.mtime_ns &&
         memcmp(old.digest, c.digest, DIGEST_LEN) == 0)
-        return 0;
+        return seal_wanted(n, s, row, old.h.stamp);
     bool same = had && old.size == c.size && memcmp(old.digest, c.digest, DIGEST_LEN) == 0;
     rc = replica_content(&n->replica, node_wall(n), at, &c);
     if (!rc)
         rc = index_put_leaves(n->index, row->rid, s->leaves, s->nleaves);
-    if (!rc && had && !held && !s->whole)
+    if (!rc)
+        rc = seal_wanted(n, s, row, c.h.stamp);
+    /* What was written on an older version than the record's is no change of the latter. */
+    if (!rc && had && !held && !s->whole && !(row->flags & NODE_NODATA))
         rc = index_journal_put(n->index, row->rid, c.h.stamp, c.base, s->r, same ? 0 : s->n);
     if (!rc && held)
         rc = put_attrs(n, fd, s, row->rid, at);

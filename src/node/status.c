@@ -70,6 +70,8 @@ void command_run(struct node *n, char *command)
         node_set_state(n, STATE_DRAINING, "asked for");
     else if (strcmp(command, "ready") == 0 && n->state == STATE_DRAINING)
         node_set_state(n, STATE_READY, "");
+    else if (strcmp(command, "scrub") == 0)
+        scrub_now(n);
     free(command);
 }
 
@@ -436,7 +438,7 @@ static json_t *scan_json(const struct node *n)
     return o;
 }
 
-static char *make_json(const struct node *n, const char *health, const struct peer_shown *shown)
+static char *make_json(struct node *n, const char *health, const struct peer_shown *shown)
 {
     json_t *o = json_object();
     char id[17];
@@ -463,6 +465,7 @@ static char *make_json(const struct node *n, const char *health, const struct pe
     json_object_set_new(o, "kept_evicted", number_json(n->keep.evicted));
     json_object_set_new(o, "kept_lost", number_json(n->keep.lost));
     json_object_set_new(o, "collected", number_json(n->collected));
+    json_object_set_new(o, "scrub", scrub_json(n));
     json_object_set_new(o, "peers", peers_json(n, shown));
     char *text = json_dumps(o, JSON_INDENT(2));
     json_decref(o);
@@ -480,7 +483,7 @@ static void put_peer(struct buf *b, const struct peer *p, const struct peer_show
     buf_printf(b, "%s%s\n", s->error[0] ? ": " : "", s->error);
 }
 
-static char *make_text(const struct node *n, const char *health, const struct peer_shown *shown)
+static char *make_text(struct node *n, const char *health, const struct peer_shown *shown)
 {
     struct buf b;
     char scan[160];
@@ -499,6 +502,8 @@ static char *make_text(const struct node *n, const char *health, const struct pe
     buf_printf(&b, "missing      %zu\n", n->nwants);
     buf_printf(&b, "conflicts    %" PRIu64 "\n", keep_conflicts(n));
     buf_printf(&b, "collected    %" PRIu64 "\n", n->collected);
+    buf_printf(&b, "scrub        ");
+    scrub_line(n, &b);
     buf_printf(&b, "version      %s\n", FARM_VERSION);
     buf_printf(&b, "peers\n");
     for (size_t i = 0; i < n->npeers; i++)

@@ -78,6 +78,7 @@ static void forget(struct node *n)
 {
     intent_rewind(n->intents);
     seal_undo(n);
+    apply_wants_end(n, false);
     map_clear(&n->leaving);
     map_clear(&n->settle);
     n->replica = n->replica_before;
@@ -120,6 +121,7 @@ int txn_commit(struct node *n)
     }
     seal_done(n);
     keep_committed(n);
+    apply_wants_end(n, true);
     map_clear(&n->to_stat);
     map_clear(&n->to_touch);
     leave(n);

@@ -446,6 +446,9 @@ static void inbox_round(struct node *n)
         } else if (m->type == IN_COMMAND) {
             command_run(n, m->p);
             free(m);
+        } else if (m->type == IN_SCRUB) {
+            scrub_found(n, m->p);
+            free(m);
         } else {
             session_message(n, m);
         }
@@ -490,6 +493,7 @@ static void timers(struct node *n)
 
     seal_timer(n);
     keep_timer(n);
+    scrub_tick(n);
     if (now - n->synced_us >= SYNC_EVERY_US) {
         put_known(n);
         sync_index(n);
@@ -573,6 +577,7 @@ static int mark_clean(struct node *n)
 
 static void stop(struct node *n)
 {
+    scrub_stop(n);
     session_stop_all(n);
     drain_inbox(n);
     if (n->control)
@@ -649,6 +654,9 @@ int worker_main(const struct worker_args *a)
     if (rc)
         return 3;
     node_set_state(n, STATE_SYNCING, "");
+    rc = scrub_start(n);
+    if (rc)
+        log_error_code(rc, "nothing is scrubbed");
     loop(n);
     stop(n);
     return 0;

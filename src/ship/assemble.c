@@ -89,7 +89,8 @@ static int read_base(struct receiver *r, struct id128 rid, struct stamp version,
     bool ahead = node.flags & NODE_NODATA;
     if ((ahead && !settled) || (!ahead && !stamp_eq(rec.content.h.stamp, version)))
         return -EAGAIN;
-    if (node.type != NODE_REG || (node.flags & NODE_DIRTY) || dirty_is(r->env->dirty, node.lid))
+    if (node.type != NODE_REG || (node.flags & (NODE_DIRTY | NODE_DAMAGED)) ||
+        dirty_is(r->env->dirty, node.lid))
         return FARM_EBASE;
     *b = (struct base){.lid = node.lid, .size = node.size};
     return copy_leaves(r, rid, b);

@@ -85,13 +85,15 @@ static int plan_file(struct sender *s, struct plan_item *it)
         return e == -ENOENT ? 0 : e;
     if (node.type != NODE_REG || (node.flags & (NODE_HELD | NODE_NODATA)))
         return 0;
-    it->data = true;
     it->lid = node.lid;
+    /* Of a damaged file only what was written since can be sent. */
+    it->data = !(node.flags & NODE_DAMAGED) || c->size <= DIGEST_BLOCK;
     if (it->again || c->size <= DIGEST_BLOCK || !choose_base(s, c, &it->base))
         return 0;
     e = index_reader_journal(s->reader, c->rid, it->base, c->h.stamp, ranges, JOURNAL_RANGES, &n);
     if (e == -ENOENT || e == FARM_ECORRUPT)
         return 0; /* the whole file then */
+    it->data = true;
     return e ? e : own_ranges(it, ranges, n);
 }
 

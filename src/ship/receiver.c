@@ -108,7 +108,7 @@ static int looks_same(struct receiver *r, const struct content_rec *c, bool *sam
     if (!e)
         *same = ours.content.type == NODE_REG && ours.content.size == c->size &&
                 memcmp(ours.content.digest, c->digest, DIGEST_LEN) == 0 &&
-                !(node.flags & NODE_NODATA);
+                !(node.flags & (NODE_NODATA | NODE_DAMAGED));
     index_reader_end(r->reader);
     return e == -ENOENT ? 0 : e;
 }

@@ -57,9 +57,10 @@ struct index_node {
     int64_t ctime_ns; /* as of the last time records and file were known to agree */
 };
 enum {
-    NODE_HELD = 1,   /* new regular file, not announced: its records are not in the log yet */
-    NODE_DIRTY = 2,  /* its file has writes that are not sealed */
-    NODE_NODATA = 4, /* the record is ahead of the file: the content has not arrived */
+    NODE_HELD = 1,    /* new regular file, not announced: its records are not in the log yet */
+    NODE_DIRTY = 2,   /* its file has writes that are not sealed */
+    NODE_NODATA = 4,  /* the record is ahead of the file: the content has not arrived */
+    NODE_DAMAGED = 8, /* the file differs from its digest although nobody wrote it */
 };
 
 /* `dir` is the state directory; the files are index.mdb and index.mdb-lock in it. Creates them when
@@ -199,6 +200,7 @@ enum kept_why {
     KEPT_LEFT,       /* lay in the staging area without a row */
     KEPT_REPLACED,
     KEPT_DELETED,
+    KEPT_DAMAGED, /* differed from its digest although nobody wrote it */
     KEPT_WHYS,
 };
 #define KEPT_HIDDEN_BIT (1ull << 61)
@@ -252,6 +254,15 @@ FARM_MUSTUSE int index_reader_next_kept(struct index_reader *r, uint8_t class, u
 /* Leaves of the current content, as index_get_leaves; -ENOENT for files of at most one block. */
 FARM_MUSTUSE int index_reader_leaves(struct index_reader *r, struct id128 rid,
                                      const uint8_t **leaves, uint64_t *n);
+/* The ids of all content records from `from` on, in order; stops at the first nonzero and returns
+ * it. The callback may read other rows. */
+typedef int (*inode_visit)(void *arg, struct id128 rid);
+FARM_MUSTUSE int index_reader_inodes(struct index_reader *r, struct id128 from, inode_visit f,
+                                     void *arg);
+/* Every name record of an inode, alive or dead, with the place it was put to (PLACE_NONE: none). */
+typedef int (*name_place_visit)(void *arg, const struct name_rec *n, const struct place *p);
+FARM_MUSTUSE int index_reader_names(struct index_reader *r, struct id128 rid, name_place_visit f,
+                                    void *arg);
 /* The first log entry at or after pos: its position, the record, and the node it came from.
  * -ENOENT at the end of the log. */
 FARM_MUSTUSE int index_reader_log(struct index_reader *r, uint64_t pos, uint64_t *at,

@@ -157,12 +157,18 @@ struct log_entry {
 };
 FARM_MUSTUSE int record_row(const struct index *ix, MDB_txn *txn, enum rec_kind kind,
                             struct id128 id, struct record *out, struct row_local *local);
+FARM_MUSTUSE int place_row(const struct index *ix, MDB_txn *txn, struct id128 nid,
+                           struct place *out);
 FARM_MUSTUSE int log_entry_decode(const MDB_val *v, struct log_entry *out);
 FARM_MUSTUSE int meta_row(const struct index *ix, MDB_txn *txn, struct index_meta *m);
 FARM_MUSTUSE int leaves_row(const struct index *ix, MDB_txn *txn, struct id128 rid,
                             const uint8_t **leaves, uint64_t *n);
 FARM_MUSTUSE int node_row(const struct index *ix, MDB_txn *txn, struct id128 rid,
                           struct index_node *n);
+
+/* What index_walk.c needs of a reader. */
+MDB_txn *reader_txn(const struct index_reader *r);
+const struct index *reader_index(const struct index_reader *r);
 
 struct lid_row {
     bool orphan;

@@ -371,13 +371,13 @@ static int do_names_in(void *ctx, struct id128 parent, name_visit f, void *arg)
 
 /* ---- places ---- */
 
-static int place_row(struct index *ix, struct id128 nid, struct place *out)
+int place_row(const struct index *ix, MDB_txn *txn, struct id128 nid, struct place *out)
 {
     struct key k = key_of_id(nid);
     struct place p;
     struct cur c;
 
-    int e = row_get(ix, ix->txn, T_PLACE, &k, &c);
+    int e = row_get(ix, txn, T_PLACE, &k, &c);
     if (e)
         return e;
     uint8_t kind = cur_u8(&c);
@@ -426,7 +426,9 @@ static int do_who_is_at(void *ctx, struct id128 parent, const uint8_t *name, uin
 
 static int do_get_place(void *ctx, struct id128 nid, struct place *out)
 {
-    int e = place_row(ctx, nid, out);
+    struct index *ix = ctx;
+
+    int e = place_row(ix, ix->txn, nid, out);
     if (e != -ENOENT)
         return e;
     memset(out, 0, sizeof *out);
@@ -451,7 +453,7 @@ static int leave_place(struct index *ix, struct id128 nid)
     struct key k = key_of_id(nid);
     struct place was;
 
-    int e = place_row(ix, nid, &was);
+    int e = place_row(ix, ix->txn, nid, &was);
     if (e)
         return e == -ENOENT ? 0 : e;
     if (was.kind == PLACE_AT) {

@@ -218,3 +218,14 @@ int index_reader_backlog(struct index_reader *r, uint64_t pos, uint64_t limit, u
     *bytes = sum;
     return 0;
 }
+
+MDB_txn *reader_txn(const struct index_reader *r)
+{
+    farm_assert(r->open);
+    return r->txn;
+}
+
+const struct index *reader_index(const struct index_reader *r)
+{
+    return r->ix;
+}

@@ -81,7 +81,8 @@ static void a_full_file(void **state)
     write_text("c",
                BASE "state = /var/x\nstaging = /srv/.s ; beside it\n"
                     "ack = one\nseal-after = 500ms\nhistory = 36h\nhistory-quota = 20G\n"
-                    "conflicts-age = off\nconflicts-quota = off\n[ssh]\nuser = repl\nkey = /k\n"
+                    "conflicts-age = off\nconflicts-quota = off\nscrub = 20M\nscrub-every = 12h\n"
+                    "[ssh]\nuser = repl\nkey = /k\n"
                     "known-hosts = /kh\nrun-dir = /r\n"
                     "[peer web2]\n  address = 10.77.0.2\n\tport = 65535\n"
                     "# next\n[ peer  " N63 " ]\nconnect=accept");
@@ -99,6 +100,8 @@ static void a_full_file(void **state)
     assert_int_equal(c->history_quota, 20ull << 30);
     assert_int_equal(c->conflicts_age_s, 0);
     assert_int_equal(c->conflicts_quota, 0);
+    assert_int_equal(c->scrub_rate, 20 << 20);
+    assert_int_equal(c->scrub_every_s, 12 * 3600);
     assert_string_equal(c->ssh_user, "repl");
     assert_string_equal(c->run_dir, "/r");
     assert_int_equal(c->npeers, 2);
@@ -130,6 +133,8 @@ static void defaults_and_who_dials(void **state)
     assert_int_equal(c->history_quota, 1 << 30);
     assert_int_equal(c->conflicts_age_s, 30 * 86400);
     assert_int_equal(c->conflicts_quota, 1 << 30);
+    assert_int_equal(c->scrub_rate, 10 << 20);
+    assert_int_equal(c->scrub_every_s, 7 * 86400);
     assert_string_equal(c->ssh_user, "farmfs");
     assert_string_equal(c->ssh_key, "/etc/farmfs/id_ed25519");
     assert_string_equal(c->known_hosts, "/etc/farmfs/known_hosts");
@@ -160,7 +165,8 @@ static const struct {
     {BASE "[peer web2\n", "7: section without its end", "expected ]"},
     {BASE "[ssh] x\n", "7: text 'x' behind a section", ""},
     {BASE "colour = red\n", "7: unknown key 'colour' in [folder]",
-     "expected one of name, id, dir, state, staging, ack, seal-after"},
+     "expected one of name, id, dir, state, staging, ack, seal-after, history, history-quota, "
+     "conflicts-age, conflicts-quota, compare-rate, scrub, scrub-every"},
     {BASE "[peer web2]\nhost = a\n", "8: unknown key 'host' in [peer]", "address, port, connect"},
     {BASE "nonsense\n[what]\n", "7: not understood", "expected [SECTION]"},
     {BASE "dir = /b\n", "7: folder.dir is given twice", ""},
@@ -187,6 +193,13 @@ static const struct {
     {BASE "compare-rate = 10k\n", "7: bad folder.compare-rate '10k'", ""},
     {BASE "compare-rate = 10000001\n", "7: bad folder.compare-rate", ""},
     {BASE "seal-after = 2\n", "7: bad folder.seal-after '2'", "such as 2s or 500ms"},
+    {BASE "scrub = fast\n", "7: bad folder.scrub 'fast'", "expected on, off, or bytes"},
+    {BASE "scrub = 0\n", "7: bad folder.scrub '0'", ""},
+    {BASE "scrub = 20MB\n", "7: bad folder.scrub '20MB'", ""},
+    {BASE "scrub = 2T\n", "7: bad folder.scrub '2T'", ""},
+    {BASE "scrub-every = 7\n", "7: bad folder.scrub-every '7'", "such as 12h or 7d"},
+    {BASE "scrub-every = 0d\n", "7: bad folder.scrub-every '0d'", ""},
+    {BASE "scrub-every = off\n", "7: bad folder.scrub-every 'off'", ""},
     {BASE "seal-after = 0s\n", "7: bad folder.seal-after", ""},
     {BASE "seal-after = -2s\n", "7: bad folder.seal-after", ""},
     {BASE "seal-after = 2 s\n", "7: bad folder.seal-after", ""},
