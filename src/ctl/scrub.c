@@ -16,7 +16,7 @@
 struct scrub {
     char state[16];
     uint64_t asked, answered, inodes, all_inodes, bytes, all_bytes;
-    uint64_t found, repaired, open, taken;
+    uint64_t found, repaired, open, taken, differing, healed;
 };
 
 static void take_line(struct scrub *s, const char *line)
@@ -33,6 +33,8 @@ static void take_line(struct scrub *s, const char *line)
         {"repaired ", &s->repaired, NULL},
         {"open ", &s->open, NULL},
         {"taken-up ", &s->taken, NULL},
+        {"differing ", &s->differing, NULL},
+        {"healed ", &s->healed, NULL},
     };
     if (strncmp(line, "state ", 6) == 0) {
         snprintf(s->state, sizeof(s->state), "%.*s", (int)strcspn(line + 6, "\n"), line + 6);
@@ -102,16 +104,19 @@ static int wait_round(const struct farm *f, const struct options *o, uint64_t as
 
 static void print_result(const struct options *o, const struct scrub *s)
 {
-    if (o->json)
+    if (o->json) {
         printf("{\"ok\": %s, \"inodes\": %" PRIu64 ", \"bytes\": %" PRIu64 ", \"found\": %" PRIu64
-               ", \"repaired\": %" PRIu64 ", \"open\": %" PRIu64 ", \"taken_up\": %" PRIu64 "}\n",
+               ", \"repaired\": %" PRIu64 ", \"open\": %" PRIu64 ", \"taken_up\": %" PRIu64
+               ", \"differing\": %" PRIu64 ", \"healed\": %" PRIu64 "}\n",
                s->open == 0 ? "true" : "false", s->inodes, s->bytes, s->found, s->repaired, s->open,
-               s->taken);
-    else
-        printf("%" PRIu64 " inodes and %" PRIu64 " bytes were compared; so far %" PRIu64
-               " damaged or missing, %" PRIu64 " repaired, %" PRIu64 " not yet, %" PRIu64
-               " changed behind the mount\n",
-               s->inodes, s->bytes, s->found, s->repaired, s->open, s->taken);
+               s->taken, s->differing, s->healed);
+        return;
+    }
+    printf("%" PRIu64 " inodes and %" PRIu64 " bytes were compared\n", s->inodes, s->bytes);
+    printf("so far: %" PRIu64 " damaged or missing, %" PRIu64 " repaired, %" PRIu64
+           " not yet; %" PRIu64 " changed behind the mount; %" PRIu64
+           " differences of records, %" PRIu64 " healed\n",
+           s->found, s->repaired, s->open, s->taken, s->differing, s->healed);
 }
 
 int ctl_scrub(const struct farm *f, const struct options *o)

@@ -293,6 +293,9 @@ static int merge_one(struct applying *a, struct batch_item *it, enum merge_resul
     struct vvec know = n->replica.know;
     bool skewed = false;
 
+    if (a->batch->repair) /* what is known and not here was lost, not collected: a peer has it */
+        n->replica.know.n = 0;
+
     int rc = replica_merge(&n->replica, node_wall(n), &it->rec, session_node(a->session), result,
                            &skewed);
     if (a->batch->resent) /* out of the log's order: what came before it may not be here */

@@ -546,8 +546,27 @@ struct json_t *scrub_json(struct node *n);
 
 /* A find has been dealt with; what is to be counted. */
 void scrub_dealt(struct node *n);
-enum scrub_count { COUNT_FOUND, COUNT_REPAIRED, COUNT_TAKEN, COUNT_COUNT };
+enum scrub_count {
+    COUNT_FOUND,     /* files damaged or missing */
+    COUNT_REPAIRED,  /* of those */
+    COUNT_TAKEN,     /* changes behind the mount */
+    COUNT_DIFFERING, /* ranges of records that differed from a peer's */
+    COUNT_HEALED,    /* of those */
+    COUNT_COUNT,
+};
 void scrub_counted(struct node *n, enum scrub_count what);
+
+/* ---- scrub_peers.c ---- */
+struct scrub_ask {
+    uint64_t to; /* peers, a bit each */
+    struct msg_sum sum;
+};
+/* What the scrub's thread says to peers; the core thread; takes ask. */
+void scrub_say(struct node *n, struct scrub_ask *ask);
+/* A peer said something of a range of records; the session's receiving thread, with a reader of its
+ * own. */
+FARM_MUSTUSE int scrub_sum_heard(struct node *n, size_t peer, struct index_reader *r,
+                                 struct sender *tx, const struct msg_sum *m);
 
 /* ---- scrub_repair.c: the core thread ---- */
 struct scrub_repair;
@@ -569,6 +588,7 @@ enum inmsg_type {
     IN_SYNC,
     IN_COMMAND,
     IN_SCRUB,
+    IN_SUM,
 };
 struct inmsg {
     struct qnode q;

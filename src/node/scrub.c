@@ -51,8 +51,9 @@ static void put_state(struct scrub *s, struct buf *b)
                s->last.ended_us, s->last.inodes, s->last.bytes);
     buf_printf(b, "asked %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", s->asked, s->asked_before,
                s->answered);
-    buf_printf(b, "counts %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", s->counts[COUNT_FOUND],
-               s->counts[COUNT_REPAIRED], s->counts[COUNT_TAKEN]);
+    buf_printf(b, "counts %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "\n",
+               s->counts[COUNT_FOUND], s->counts[COUNT_REPAIRED], s->counts[COUNT_TAKEN],
+               s->counts[COUNT_DIFFERING], s->counts[COUNT_HEALED]);
 }
 
 static void save(struct scrub *s)
@@ -90,26 +91,27 @@ static void load(struct scrub *s)
                "running %d %d\nposition %" SCNx64 " %" SCNu64 "\nstarted %" SCNu64
                "\ninodes %" SCNu64 " %" SCNu64 "\nbytes %" SCNu64 " %" SCNu64 "\nlast %" SCNu64
                " %" SCNu64 " %" SCNu64 " %" SCNu64 "\nasked %" SCNu64 " %" SCNu64 " %" SCNu64
-               "\ncounts %" SCNu64 " %" SCNu64 " %" SCNu64,
+               "\ncounts %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64,
                &running, &full, &r->pos.node, &r->pos.n, &r->started_us, &r->inodes, &r->all_inodes,
                &r->bytes, &r->all_bytes, &s->last.started_us, &s->last.ended_us, &s->last.inodes,
                &s->last.bytes, &s->asked, &s->asked_before, &s->answered, &s->counts[COUNT_FOUND],
-               &s->counts[COUNT_REPAIRED], &s->counts[COUNT_TAKEN]);
+               &s->counts[COUNT_REPAIRED], &s->counts[COUNT_TAKEN], &s->counts[COUNT_DIFFERING],
+               &s->counts[COUNT_HEALED]);
     free(text);
-    if (got != 19) {
+    if (got != 21) {
         log_warn("the position of the scrub is not understood: it begins anew");
         memset(r, 0, sizeof *r);
         return;
     }
     r->running = running != 0;
     r->full = full != 0;
+    s->frontier = r->pos;
     s->restart = s->asked > s->asked_before;
 }
 
 /* ---- pace ---- */
 
-/* Sleeps at most so long; true when the thread is to stop or to begin anew. */
-static bool pause_us(struct scrub *s, uint64_t us)
+bool scrub_pause(struct scrub *s, uint64_t us)
 {
     struct timespec until;
 
@@ -147,7 +149,7 @@ bool scrub_pay(struct scrub *s, uint64_t bytes)
     if (s->next_us < now)
         s->next_us = now;
     s->next_us += (uint64_t)((double)bytes * 1e6 / (double)(rate ? rate : 1));
-    return pause_us(s, s->next_us - now > 2000 ? s->next_us - now : 0);
+    return scrub_pause(s, s->next_us - now > 2000 ? s->next_us - now : 0);
 }
 
 /* ---- suspects ---- */
@@ -194,14 +196,14 @@ static int review(struct scrub *s)
 
     while (s->count && s->suspects[s->first].due_us <= node_mono(s->n)) {
         if (untold(s) >= FINDS_MAX)
-            return pause_us(s, 10000) ? -ECANCELED : 0;
+            return scrub_pause(s, 10000) ? -ECANCELED : 0;
         s->again = true;
         int rc = scrub_inspect(s, s->suspects[s->first].rid, &find);
         s->again = false;
         if (rc)
             return rc;
         if (find.kind && !tell(s, &find))
-            return pause_us(s, 10000) ? -ECANCELED : 0;
+            return scrub_pause(s, 10000) ? -ECANCELED : 0;
         s->first = (s->first + 1) % SUSPECTS_MAX;
         s->count--;
     }
@@ -295,6 +297,7 @@ static int begin_round(struct scrub *s)
     s->restart = false;
     pthread_mutex_unlock(&s->lock);
     s->at_end = false;
+    s->frontier = (struct id128){0, 0};
     s->count = 0;
     s->next_us = 0;
     save(s);
@@ -321,6 +324,11 @@ static int walk(struct scrub *s)
     struct batch_ids b;
     struct scrub_find find;
 
+    if (s->n->npeers && id_cmp(s->round.pos, s->frontier) >= 0 && s->frontier.node != UINT64_MAX) {
+        int cut = scrub_compare(s);
+        if (cut)
+            return cut;
+    }
     int rc = next_ids(s, s->round.pos, &b); /* only this thread changes it */
     if (rc)
         return rc;
@@ -348,7 +356,7 @@ static int step(struct scrub *s)
         return walk(s);
     if (!rc && s->at_end && s->count == 0 && untold(s) == 0)
         end_round(s);
-    else if (!rc && pause_us(s, 20000))
+    else if (!rc && scrub_pause(s, 20000))
         rc = -ECANCELED;
     return rc;
 }

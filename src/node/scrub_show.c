@@ -48,6 +48,8 @@ void scrub_text(struct node *n, struct buf *b)
     buf_printf(b, "rate %" PRIu64 "\n", x.rate);
     buf_printf(b, "last %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "\n",
                x.last_started_us / 1000000, x.last_ended_us / 1000000, x.last_inodes, x.last_bytes);
+    buf_printf(b, "differing %" PRIu64 "\nhealed %" PRIu64 "\n", x.counts[COUNT_DIFFERING],
+               x.counts[COUNT_HEALED]);
     buf_printf(b,
                "found %" PRIu64 "\nrepaired %" PRIu64 "\nopen %" PRIu64 "\ntaken-up %" PRIu64 "\n",
                x.counts[COUNT_FOUND], x.counts[COUNT_REPAIRED], x.open, x.counts[COUNT_TAKEN]);
@@ -87,6 +89,8 @@ json_t *scrub_json(struct node *n)
     set_number(o, "found", x.counts[COUNT_FOUND]);
     set_number(o, "repaired", x.counts[COUNT_REPAIRED]);
     set_number(o, "open", x.open);
+    set_number(o, "differing", x.counts[COUNT_DIFFERING]);
+    set_number(o, "healed", x.counts[COUNT_HEALED]);
     set_number(o, "taken_up", x.counts[COUNT_TAKEN]);
     return o;
 }

@@ -32,7 +32,8 @@ struct session {
     pthread_t rx, tx;
     bool tx_started; /* this and the next three: core thread */
     uint64_t applied, acked, acked_known;
-    struct sender *sender; /* set once, before `ready` */
+    struct sender *sender;       /* set once, before `ready` */
+    struct index_reader *reader; /* the receiving thread's, made when it is needed */
     atomic_int refs;
     pthread_mutex_t lock; /* guards the rest */
     pthread_cond_t change;
@@ -49,6 +50,7 @@ static void session_put(struct session *s)
     if (atomic_fetch_sub(&s->refs, 1) != 1)
         return;
     sender_free(s->sender);
+    index_reader_free(s->reader);
     pthread_cond_destroy(&s->change);
     pthread_mutex_destroy(&s->lock);
     close(s->fd);
@@ -171,6 +173,14 @@ static int on_state(void *arg, const struct msg_state *m)
     if (rc)
         free(g);
     return rc;
+}
+
+static int on_sum(void *arg, const struct msg_sum *m)
+{
+    struct session *s = arg;
+
+    int rc = s->reader ? 0 : index_reader_new(s->node->index, &s->reader);
+    return rc ? rc : scrub_sum_heard(s->node, s->peer, s->reader, s->sender, m);
 }
 
 static int drain(void *arg)
@@ -328,6 +338,7 @@ static void *rx_main(void *arg)
                                    .on_want = on_want,
                                    .on_state = on_state,
                                    .on_know = on_know,
+                                   .on_sum = on_sum,
                                    .drain = drain};
         s->code = receiver_run(s->fd, &env);
     }

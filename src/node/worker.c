@@ -449,6 +449,9 @@ static void inbox_round(struct node *n)
         } else if (m->type == IN_SCRUB) {
             scrub_found(n, m->p);
             free(m);
+        } else if (m->type == IN_SUM) {
+            scrub_say(n, m->p);
+            free(m);
         } else {
             session_message(n, m);
         }

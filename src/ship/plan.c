@@ -261,3 +261,71 @@ int plan_again(struct sender *s, struct id128 rid)
     index_reader_end(s->reader);
     return e == -ENOENT ? 0 : e;
 }
+
+struct taking {
+    struct sender *s;
+    struct inode_range *r;
+};
+
+static int take_name(void *arg, const struct name_rec *n, const struct place *place)
+{
+    struct taking *t = arg;
+    struct record rec = {.kind = REC_NAME, .name = *n};
+
+    (void)place;
+    if (t->s->nplan == PLAN_MAX) {
+        log_warn("inode %llx.%llu has too many names to be compared",
+                 (unsigned long long)n->inode.node, (unsigned long long)n->inode.n);
+        return 1;
+    }
+    return plan_add(t->s, 0, &rec, false, true);
+}
+
+static int take_record(struct sender *s, enum rec_kind kind, struct id128 rid)
+{
+    struct record rec;
+
+    int e = index_reader_record(s->reader, kind, rid, &rec);
+    if (!e)
+        e = plan_add(s, 0, &rec, false, true);
+    if (!e) /* asked for where it is lacking */
+        s->plan[s->nplan - 1].data = false;
+    return e == -ENOENT ? 0 : e;
+}
+
+static int take_inode(void *arg, struct id128 rid)
+{
+    struct taking *t = arg;
+    struct index_node node;
+
+    if (id_cmp(rid, t->r->last) > 0)
+        return 1;
+    if (t->s->nplan > PLAN_MAX / 2) {
+        t->r->first = rid;
+        return 2;
+    }
+    int e = index_reader_node(t->s->reader, rid, &node);
+    if (e == 0 && (node.flags & NODE_HELD))
+        return 0;
+    e = e == -ENOENT ? 0 : e;
+    if (!e)
+        e = take_record(t->s, REC_CONTENT, rid);
+    if (!e)
+        e = take_record(t->s, REC_ATTR, rid);
+    if (!e)
+        e = index_reader_names(t->s->reader, rid, take_name, t);
+    return e > 0 ? 0 : e;
+}
+
+int plan_inodes(struct sender *s, struct inode_range *r, bool *more)
+{
+    struct taking t = {.s = s, .r = r};
+    int e = index_reader_begin(s->reader);
+
+    if (e)
+        return e;
+    e = index_reader_inodes(s->reader, r->first, take_inode, &t);
+    index_reader_end(s->reader);
+    *more = e == 2;
+    return e < 0 ? e : 0;
+}

@@ -262,6 +262,7 @@ static int on_records(struct receiver *r, void *payload, uint32_t len)
         b->pos = m.pos;
         b->boundary = m.flags & RECORDS_BOUNDARY;
         b->resent = m.flags & RECORDS_RESENT;
+        b->repair = m.flags & RECORDS_REPAIR;
         e = fill(r, &m, b);
     }
     if (!e)
@@ -280,6 +281,7 @@ static int on_small(struct receiver *r, uint8_t type, const void *payload, uint3
         struct msg_ack ack;
         struct msg_want want;
         struct msg_state state;
+        struct msg_sum sum;
     } m;
     int e;
 
@@ -291,6 +293,9 @@ static int on_small(struct receiver *r, uint8_t type, const void *payload, uint3
     case FRAME_KNOW:
         e = msg_ack_get(payload, len, &m.ack);
         return e ? e : env->on_know(env->session, &m.ack);
+    case FRAME_SUM:
+        e = msg_sum_get(payload, len, &m.sum);
+        return e ? e : env->on_sum(env->session, &m.sum);
     case FRAME_WANT:
         e = msg_want_get(payload, len, &m.want);
         return e ? e : env->on_want(env->session, &m.want);

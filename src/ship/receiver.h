@@ -45,7 +45,7 @@ struct batch {
     void *session; /* as given in receiver_env */
     uint64_t pos;
     bool boundary;
-    bool resent;
+    bool resent, repair;
     size_t n;
     struct batch_item *items;
     void *payload;
@@ -64,6 +64,7 @@ struct receiver_env {
     int (*on_want)(void *session, const struct msg_want *w);
     int (*on_state)(void *session, const struct msg_state *s);
     int (*on_know)(void *session, const struct msg_ack *k);
+    int (*on_sum)(void *session, const struct msg_sum *m);
     /* Wait until everything handed over by on_batch has been applied and committed. */
     int (*drain)(void *session);
 };
@@ -76,9 +77,9 @@ FARM_MUSTUSE int receiver_read_frame(int fd, uint8_t *type, void **payload, uint
 /* Writes one frame. */
 FARM_MUSTUSE int receiver_write_frame(int fd, uint8_t type, const void *payload, uint32_t len);
 
-/* Serves RECORDS, DATA, ACK, WANT, STATE, KNOW until the stream ends (0) or something is wrong.
- * While the file system of the staging area is full it waits, and with it the peer. A transfer that
- * was given up ends with the next content record of its inode. */
+/* Serves RECORDS, DATA, ACK, WANT, STATE, KNOW, SUM until the stream ends (0) or something is
+ * wrong. While the file system of the staging area is full it waits, and with it the peer. A
+ * transfer that was given up ends with the next content record of its inode. */
 FARM_MUSTUSE int receiver_run(int fd, const struct receiver_env *env);
 
 #endif

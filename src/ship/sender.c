@@ -177,6 +177,34 @@ int sender_ask(struct sender *s, const struct msg_want *w)
     return e;
 }
 
+int sender_sum(struct sender *s, const struct msg_sum *m)
+{
+    int e = FARM_EFULL;
+
+    pthread_mutex_lock(&s->lock);
+    if (s->nsums < SUMS_MAX) {
+        s->sums[s->nsums++] = *m;
+        pthread_cond_signal(&s->wake);
+        e = 0;
+    }
+    pthread_mutex_unlock(&s->lock);
+    return e;
+}
+
+int sender_range(struct sender *s, struct id128 first, struct id128 last)
+{
+    int e = FARM_EFULL;
+
+    pthread_mutex_lock(&s->lock);
+    if (s->nranges < RANGES_MAX) {
+        s->ranges[s->nranges++] = (struct inode_range){first, last};
+        pthread_cond_signal(&s->wake);
+        e = 0;
+    }
+    pthread_mutex_unlock(&s->lock);
+    return e;
+}
+
 /* The slot of the node, or a free one. */
 static struct state_slot *state_slot(struct sender *s, uint64_t node)
 {
@@ -256,6 +284,17 @@ static int send_ack(struct sender *s, const struct msg_ack *ack)
     return e;
 }
 
+static int send_sum(struct sender *s, const struct msg_sum *m)
+{
+    struct buf b;
+
+    buf_init(&b, FRAME_MAX);
+    msg_sum_put(&b, m);
+    int e = b.err ? b.err : write_frame(s, FRAME_SUM, b.data, (uint32_t)b.len);
+    buf_fini(&b);
+    return e;
+}
+
 /* One pending STATE, taken out of its slot. */
 static bool take_state(struct sender *s, struct state_slot *out)
 {
@@ -275,9 +314,10 @@ int sender_between(struct sender *s)
     struct state_slot state;
     struct msg_ack ack;
     struct msg_want want;
+    struct msg_sum sum;
 
     for (;;) {
-        bool due = false, have = false, ask = false;
+        bool due = false, have = false, ask = false, compare = false;
         pthread_mutex_lock(&s->lock);
         bool stop = s->stop;
         if (!stop && s->ack_due) {
@@ -287,17 +327,21 @@ int sender_between(struct sender *s)
         } else if (!stop && s->nasks) {
             want = s->asks[--s->nasks];
             ask = true;
+        } else if (!stop && s->nsums) {
+            sum = s->sums[--s->nsums];
+            compare = true;
         } else if (!stop) {
             have = take_state(s, &state);
         }
         pthread_mutex_unlock(&s->lock);
         if (stop)
             return -ECANCELED;
-        if (!due && !have && !ask)
+        if (!due && !have && !ask && !compare)
             return 0;
-        int e = due   ? send_ack(s, &ack)
-                : ask ? send_ask(s, &want)
-                      : write_frame(s, FRAME_STATE, state.payload, state.len);
+        int e = due       ? send_ack(s, &ack)
+                : ask     ? send_ask(s, &want)
+                : compare ? send_sum(s, &sum)
+                          : write_frame(s, FRAME_STATE, state.payload, state.len);
         if (have)
             free(state.payload);
         if (e)
@@ -334,7 +378,8 @@ static void update_stats(struct sender *s, uint32_t records)
 int sender_flush(struct sender *s, bool boundary)
 {
     uint64_t pos = position(s);
-    uint8_t flags = (uint8_t)((boundary ? RECORDS_BOUNDARY : 0) | (s->resent ? RECORDS_RESENT : 0));
+    uint8_t flags = (uint8_t)((boundary ? RECORDS_BOUNDARY : 0) | (s->resent ? RECORDS_RESENT : 0) |
+                              (s->repair ? RECORDS_REPAIR : 0));
 
     msg_records_end(&s->frame, pos, flags, s->count);
     int e = s->frame.err ? s->frame.err : sender_send(s, FRAME_RECORDS, &s->frame);
@@ -401,6 +446,47 @@ static int answer_wants(struct sender *s)
     return e;
 }
 
+static bool take_range(struct sender *s, struct inode_range *out)
+{
+    pthread_mutex_lock(&s->lock);
+    bool have = s->nranges > 0;
+    if (have)
+        *out = s->ranges[--s->nranges];
+    pthread_mutex_unlock(&s->lock);
+    return have;
+}
+
+static int send_range(struct sender *s, struct inode_range *r)
+{
+    bool more = true;
+    int e = s->count ? sender_flush(s, false) : 0;
+
+    s->resent = s->repair = true;
+    while (!e && more) {
+        e = plan_inodes(s, r, &more);
+        for (size_t i = 0; !e && i < s->nplan; i++) {
+            e = content_put(s, &s->plan[i]);
+            if (!e && s->frame.len > SENDER_BATCH)
+                e = sender_flush(s, false);
+        }
+        plan_clear(s);
+        if (!e && s->count)
+            e = sender_flush(s, false);
+    }
+    s->resent = s->repair = false;
+    return e;
+}
+
+static int send_ranges(struct sender *s)
+{
+    struct inode_range r;
+    int e = 0;
+
+    while (!e && take_range(s, &r))
+        e = send_range(s, &r);
+    return e;
+}
+
 /* What others have said since, into the sender's own copies. */
 static void take_inputs(struct sender *s)
 {
@@ -458,6 +544,8 @@ static int send_log(struct sender *s)
         if (!e)
             e = answer_wants(s);
         if (!e)
+            e = send_ranges(s);
+        if (!e)
             e = plan_fill(s, &end);
         for (size_t i = 0; !e && i < s->nplan; i++)
             e = put_item(s, &s->plan[i]);
@@ -474,8 +562,8 @@ static int send_log(struct sender *s)
 
 static bool has_work(const struct sender *s)
 {
-    return s->stop || s->woken || s->ack_due || s->nstates || s->nwants || s->nasks ||
-           s->relinked || (s->acked && s->deferred.n);
+    return s->stop || s->woken || s->ack_due || s->nstates || s->nwants || s->nasks || s->nsums ||
+           s->nranges || s->relinked || (s->acked && s->deferred.n);
 }
 
 /* Waits for something to do. *quiet: there was nothing for TELL_NS (only when asked to look). */

@@ -66,6 +66,11 @@ void sender_peer_links(struct sender *s, const uint64_t *nodes, size_t n);
 void sender_ack(struct sender *s, uint64_t pos, const struct vvec *know);
 /* Ask the peer for an inode's content. FARM_EFULL: ask again later. */
 FARM_MUSTUSE int sender_ask(struct sender *s, const struct msg_want *w);
+/* Say something of a range of the records. FARM_EFULL: too much is being said. */
+FARM_MUSTUSE int sender_sum(struct sender *s, const struct msg_sum *m);
+/* Send all records of the inodes from first to last, without data, as RECORDS_REPAIR. FARM_EFULL.
+ */
+FARM_MUSTUSE int sender_range(struct sender *s, struct id128 first, struct id128 last);
 /* One STATE payload per node id, the latest wins (copied; at most 64 nodes). */
 FARM_MUSTUSE int sender_state(struct sender *s, uint64_t node, const void *payload, size_t n);
 

@@ -21,6 +21,8 @@
 #define WANTS_MAX 1024u
 #define STATES_MAX 64u
 #define LINKS_MAX 64u
+#define SUMS_MAX 8u
+#define RANGES_MAX 8u
 
 struct plan_item {
     struct record rec; /* its xattrs or target are in `owned` */
@@ -34,6 +36,10 @@ struct plan_item {
     uint32_t nranges;
     struct range *ranges; /* within the size; in `owned` */
     void *owned;
+};
+
+struct inode_range {
+    struct id128 first, last;
 };
 
 struct state_slot {
@@ -60,6 +66,10 @@ struct sender {
     size_t want_first, nwants;
     struct msg_want asks[WANTS_MAX]; /* ours, to be sent */
     size_t nasks;
+    struct msg_sum sums[SUMS_MAX]; /* to be sent */
+    size_t nsums;
+    struct inode_range ranges[RANGES_MAX]; /* whose records are to be sent */
+    size_t nranges;
     struct sender_stats stats;
 
     /* The sender's thread alone. */
@@ -79,7 +89,8 @@ struct sender {
     size_t nplan;
     struct buf frame; /* RECORDS under construction */
     uint32_t count;   /* its items */
-    bool resent;      /* it answers a WANT */
+    bool resent;      /* it answers a WANT, */
+    bool repair;      /* or is sent for a difference */
     bool open;        /* the peer has not been told a boundary since the last RECORDS */
     struct buf data;  /* a DATA frame */
     uint8_t *chunk;   /* CHUNK */
@@ -91,6 +102,8 @@ struct sender {
 FARM_MUSTUSE int plan_fill(struct sender *s, bool *end);
 /* The current content record of an inode; the plan stays empty when there is none. */
 FARM_MUSTUSE int plan_again(struct sender *s, struct id128 rid);
+/* All records of inodes from r->first on, which is moved behind them; *more: some are left. */
+FARM_MUSTUSE int plan_inodes(struct sender *s, struct inode_range *r, bool *more);
 void plan_clear(struct sender *s);
 
 /* content.c: put an item into the frame with its data; a transfer goes out before it. Negative when

@@ -263,6 +263,22 @@ FARM_MUSTUSE int index_reader_inodes(struct index_reader *r, struct id128 from, 
 typedef int (*name_place_visit)(void *arg, const struct name_rec *n, const struct place *p);
 FARM_MUSTUSE int index_reader_names(struct index_reader *r, struct id128 rid, name_place_visit f,
                                     void *arg);
+/*
+ * What the records of the inodes from first to last amount to: of every inode with a living name,
+ * and the root, (kind, id, stamp, clock) of its content, its attributes and its living names. Two
+ * nodes that know the same have the same, if neither lost anything. Records that are not announced
+ * do not count; nor do those of what is dead, which may have been collected on one node already.
+ */
+struct index_sum {
+    uint64_t inodes;
+    bool fresh; /* one of the records, dead ones too, is not covered by `known` */
+    uint8_t digest[32];
+    struct vvec know; /* of this node, in the state that was read */
+};
+#define SUM_INODES_MAX 8192u
+/* known NULL: what this node knows. Of more than SUM_INODES_MAX inodes only the first count. */
+FARM_MUSTUSE int index_reader_sum(struct index_reader *r, struct id128 first, struct id128 last,
+                                  const struct vvec *known, struct index_sum *out);
 /* The first log entry at or after pos: its position, the record, and the node it came from.
  * -ENOENT at the end of the log. */
 FARM_MUSTUSE int index_reader_log(struct index_reader *r, uint64_t pos, uint64_t *at,

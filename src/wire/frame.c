@@ -58,7 +58,7 @@ int frame_header_get(const uint8_t in[FRAME_HEADER], struct frame_header *out)
 
     if (memcmp(in, magic, sizeof magic) != 0 || in[AT_ZERO] || in[AT_ZERO + 1])
         return FARM_EPROTO;
-    if (h.type < FRAME_HELLO || h.type > FRAME_KNOW || (h.flags & ~FRAME_ZSTD))
+    if (h.type < FRAME_HELLO || h.type > FRAME_SUM || (h.flags & ~FRAME_ZSTD))
         return FARM_EPROTO;
     if (h.len > FRAME_MAX || h.raw_len > FRAME_MAX)
         return FARM_EPROTO;

@@ -22,7 +22,7 @@
 
 #define FRAME_HEADER 24u
 #define FRAME_MAX (2u * 1024u * 1024u)
-#define PROTOCOL_VERSION 2u
+#define PROTOCOL_VERSION 3u
 
 enum frame_type {
     FRAME_HELLO = 1,
@@ -36,6 +36,7 @@ enum frame_type {
     FRAME_PING = 9,  /* between links only: 8 bytes */
     FRAME_PONG = 10, /* between links only: the ping's 8 bytes */
     FRAME_KNOW = 11, /* at the end of the log: what is known there */
+    FRAME_SUM = 12,  /* of a range of the records, to be compared */
 };
 
 enum { FRAME_ZSTD = 1 };

@@ -232,7 +232,9 @@ int msg_records_get(const void *p, size_t n, struct msg_records *m)
         (void)cur_bytes(&c, FRAME_MAX, &len);
         found++;
     }
-    fail_unless(&c, found == m->count && !(m->flags & ~(RECORDS_BOUNDARY | RECORDS_RESENT)));
+    fail_unless(&c, found == m->count &&
+                        !(m->flags & ~(RECORDS_BOUNDARY | RECORDS_RESENT | RECORDS_REPAIR)) &&
+                        (!(m->flags & RECORDS_REPAIR) || (m->flags & RECORDS_RESENT)));
     return cur_done(&c);
 }
 
@@ -395,6 +397,39 @@ int msg_state_get(const void *p, size_t n, struct msg_state *m)
     return cur_done(&c);
 }
 
+void msg_sum_put(struct buf *b, const struct msg_sum *m)
+{
+    buf_put_u64(b, m->token);
+    buf_put_u8(b, (uint8_t)m->step);
+    buf_put_u64(b, m->first.node);
+    buf_put_u64(b, m->first.n);
+    buf_put_u64(b, m->last.node);
+    buf_put_u64(b, m->last.n);
+    buf_put_u64(b, m->inodes);
+    buf_put(b, m->digest, sizeof m->digest);
+    vvec_encode(b, &m->know);
+}
+
+int msg_sum_get(const void *p, size_t n, struct msg_sum *m)
+{
+    struct cur c;
+
+    cur_init(&c, p, n);
+    m->token = cur_u64(&c);
+    uint8_t step = cur_u8(&c);
+    m->step = (enum sum_step)step;
+    m->first = get_id(&c);
+    m->last = get_id(&c);
+    m->inodes = cur_u64(&c);
+    const uint8_t *digest = cur_raw(&c, sizeof m->digest);
+    fail_unless(&c,
+                digest && step >= SUM_ASK && step <= SUM_SEND && id_cmp(m->first, m->last) <= 0);
+    if (digest)
+        memcpy(m->digest, digest, sizeof m->digest);
+    int r = vvec_decode(&c, &m->know);
+    return r ? r : cur_done(&c);
+}
+
 static int records_validate(const void *p, size_t n)
 {
     struct msg_records m;
@@ -418,6 +453,7 @@ int msg_validate(uint8_t type, const void *p, size_t n)
         struct msg_ack ack;
         struct msg_want want;
         struct msg_state state;
+        struct msg_sum sum;
     } m;
 
     switch (type) {
@@ -430,6 +466,7 @@ int msg_validate(uint8_t type, const void *p, size_t n)
     case FRAME_KNOW: return msg_ack_get(p, n, &m.ack);
     case FRAME_WANT: return msg_want_get(p, n, &m.want);
     case FRAME_STATE: return msg_state_get(p, n, &m.state);
+    case FRAME_SUM: return msg_sum_get(p, n, &m.sum);
     case FRAME_PING:
     case FRAME_PONG: return n == PING_LEN ? 0 : FARM_ECORRUPT;
     default: return FARM_EPROTO;

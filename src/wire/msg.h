@@ -4,7 +4,7 @@
  * every bound and leave pointers into the payload.
  *
  * Both sides send HELLO first. Having the other's HELLO, each sends WELCOME, saying from where in
- * the other's log it wants to go on. Then RECORDS, DATA, ACK, WANT, STATE, KNOW in any order.
+ * the other's log it wants to go on. Then RECORDS, DATA, ACK, WANT, STATE, KNOW, SUM in any order.
  */
 #ifndef WIRE_MSG_H
 #define WIRE_MSG_H
@@ -63,7 +63,9 @@ struct msg_item {
  * count x (u32 item length, item). An item: record | u8 data kind | its data */
 enum {
     RECORDS_BOUNDARY = 1 /* the sender's log ended here: apply what you hold */,
-    RECORDS_RESENT = 2 /* answers a WANT: outside the log order, pos does not count */
+    RECORDS_RESENT = 2 /* answers a WANT: outside the log order, pos does not count */,
+    RECORDS_REPAIR = 4 /* with RESENT: all records of some inodes, after their SUMs differed; what
+                          is known and not there is taken all the same */
 };
 
 struct msg_records {
@@ -110,6 +112,26 @@ struct msg_state {
     uint32_t json_len;
 };
 
+/* The records of the inodes from first to last (content, attributes, names) that have a living
+ * name, and the root's: how many inodes, and a digest (store/index.h). Everything the sender held
+ * when it knew `know` is in it, and nothing else. u64 token | u8 step | id first | id last | u64
+ * inodes | 32 bytes digest | vvec know */
+enum sum_step {
+    SUM_ASK = 1,   /* is yours the same? Answered by one of the next three, with the same token */
+    SUM_EQUAL = 2, /* it is */
+    SUM_DIFFERENT = 3,
+    SUM_LATER = 4, /* it cannot be told: one of us has what the other does not know yet */
+    SUM_SEND = 5,  /* it is not, again and again: here are mine (RECORDS_REPAIR), send yours */
+};
+struct msg_sum {
+    uint64_t token;
+    enum sum_step step;
+    struct id128 first, last;
+    uint64_t inodes;
+    uint8_t digest[32];
+    struct vvec know;
+};
+
 void msg_hello_put(struct buf *b, const struct msg_hello *m);
 FARM_MUSTUSE int msg_hello_get(const void *p, size_t n, struct msg_hello *m);
 void msg_welcome_put(struct buf *b, const struct msg_welcome *m);
@@ -141,6 +163,9 @@ void msg_want_put(struct buf *b, const struct msg_want *m);
 FARM_MUSTUSE int msg_want_get(const void *p, size_t n, struct msg_want *m);
 void msg_state_put(struct buf *b, const struct msg_state *m);
 FARM_MUSTUSE int msg_state_get(const void *p, size_t n, struct msg_state *m);
+
+void msg_sum_put(struct buf *b, const struct msg_sum *m);
+FARM_MUSTUSE int msg_sum_get(const void *p, size_t n, struct msg_sum *m);
 
 /* Decode a whole payload of any type and every item in it: what the link process does before a
  * frame may reach the worker. 0, FARM_ECORRUPT, FARM_EPROTO. */

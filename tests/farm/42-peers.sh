@@ -89,11 +89,11 @@ id=$(sed -n 's/^id = //p' "$etc1/www.conf")
 lab stop web1 www
 speak "$(bin farmhello)" 999 "$id" web1 www
 told web2 'protocol'
-speak "$(bin farmhello)" 1 00000000deadbeef web1 www
+speak "$(bin farmhello)" ours 00000000deadbeef web1 www
 told web2 'another folder|folder id|00000000deadbeef'
-speak "$(bin farmhello)" 1 "$id" web3 www # web1's key, another's name
+speak "$(bin farmhello)" ours "$id" web3 www # web1's key, another's name
 told web2 'web3.*web1|web1.*web3'
-speak "$(bin farmhello)" 1 "$id" web1 www 4 # then RECORDS that are none
+speak "$(bin farmhello)" ours "$id" web1 www 4 # then RECORDS that are none
 still_works bad-records
 for bytes in 1 23 100 100000; do
     speak head -c "$bytes" /dev/urandom

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * farmhello PROTOCOL FOLDER-ID NODE FOLDER [TYPE]
+ * farmhello PROTOCOL|ours FOLDER-ID NODE FOLDER [TYPE]
  *
  * The first frame of a peer, HELLO, to standard output, with what the tests want to be wrong in it;
  * with TYPE, a frame of that type holding the HELLO's bytes follows. Then waits until standard
@@ -37,7 +37,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: farmhello PROTOCOL FOLDER-ID NODE FOLDER [TYPE]\n");
         return 2;
     }
-    hello.protocol = (uint32_t)strtoul(argv[1], NULL, 10);
+    hello.protocol =
+        strcmp(argv[1], "ours") == 0 ? PROTOCOL_VERSION : (uint32_t)strtoul(argv[1], NULL, 10);
     hello.folder_id = strtoull(argv[2], NULL, 16);
     snprintf(hello.name, sizeof(hello.name), "%s", argv[3]);
     snprintf(hello.folder, sizeof(hello.folder), "%s", argv[4]);

@@ -286,6 +286,15 @@ static inline int on_state(void *arg, const struct msg_state *m)
     return 0;
 }
 
+static inline int on_sum(void *arg, const struct msg_sum *m)
+{
+    struct session *s = arg;
+    pthread_mutex_lock(&s->node->lock);
+    s->node->told = m->token;
+    pthread_mutex_unlock(&s->node->lock);
+    return 0;
+}
+
 /* The meta row first: what a node says it knew at the end of its log is read there. */
 static inline int on_know(void *arg, const struct msg_ack *k)
 {
@@ -326,6 +335,7 @@ static inline void *rx_main(void *arg)
                                .on_want = on_want,
                                .on_state = on_state,
                                .on_know = on_know,
+                               .on_sum = on_sum,
                                .drain = drain};
 
     s->rx_result = receiver_run(s->fd, &env);

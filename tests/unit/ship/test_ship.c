@@ -542,6 +542,31 @@ static void states_arrive_and_the_latest_wins(void **state)
     disconnect(&A.sessions[0], NULL);
 }
 
+static void sums_and_the_records_of_a_range_are_sent(void **state)
+{
+    struct msg_sum m = {.token = 77, .step = SUM_ASK, .last = {9, 9}};
+
+    (void)state;
+    connect_nodes(&A, &B);
+    for (uint64_t i = 2; i < 302; i++) /* more than fit one look at the index */
+        make(&A, (struct id128){1, i}, 10);
+    wait_same(&A, &B, (struct id128){1, 301});
+    wait_acked(&A.sessions[0]);
+    ok(sender_sum(A.sessions[0].sender, &m));
+    for (int i = 0; i < WAIT_MS && locked_u64(&B, &B.told) != 77; i++)
+        sleep_ms(1);
+    assert_int_equal(locked_u64(&B, &B.told), 77);
+    uint64_t same = locked_u64(&B, &B.got[ITEM_SAME]);
+    uint64_t bytes = stats_of(&A.sessions[0]).bytes;
+    ok(sender_range(A.sessions[0].sender, (struct id128){1, 3}, (struct id128){1, 300}));
+    for (int i = 0; i < WAIT_MS && locked_u64(&B, &B.got[ITEM_SAME]) < same + 298; i++)
+        sleep_ms(1);
+    assert_int_equal(locked_u64(&B, &B.got[ITEM_SAME]), same + 298);
+    assert_true(locked_u64(&B, &B.resent) >= 3);
+    assert_true(stats_of(&A.sessions[0]).bytes > bytes);
+    disconnect(&A.sessions[0], NULL);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -565,6 +590,7 @@ int main(void)
         T(full_file_system_is_waited_for),
         T(full_file_system_does_not_hold_the_session),
         T(states_arrive_and_the_latest_wins),
+        T(sums_and_the_records_of_a_range_are_sent),
     };
 
     /* What is mounted here is nobody else's business. */

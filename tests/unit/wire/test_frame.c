@@ -80,7 +80,7 @@ static void bounds(void **state)
     assert_int_equal(frame_header_get(h, &out), FARM_EPROTO);
     frame_header_put(h, 0, 0, 1, "x", 1);
     assert_int_equal(frame_header_get(h, &out), FARM_EPROTO);
-    frame_header_put(h, FRAME_KNOW + 1, 0, 1, "x", 1);
+    frame_header_put(h, FRAME_SUM + 1, 0, 1, "x", 1);
     assert_int_equal(frame_header_get(h, &out), FARM_EPROTO);
     frame_header_put(h, FRAME_DATA, 0, 2, "x", 1);
     assert_int_equal(frame_header_get(h, &out), FARM_EPROTO);

@@ -95,6 +95,29 @@ static void welcome_ack_want(void **state)
     assert_true(ao.pos == 12 && vvec_get(&ao.know, 3) == 4);
     check(FRAME_KNOW, &b);
     buf_reset(&b);
+    struct msg_sum so, s = {.token = 7,
+                            .step = SUM_SEND,
+                            .first = {1, 2},
+                            .last = {1, 3},
+                            .inodes = 5,
+                            .digest = {6},
+                            .know = {.n = 1, .e = {{9, 2}}}};
+    msg_sum_put(&b, &s);
+    check(FRAME_SUM, &b);
+    assert_int_equal(msg_sum_get(b.data, b.len, &so), 0);
+    assert_true(so.token == 7 && so.step == SUM_SEND && id_eq(so.first, s.first) &&
+                id_eq(so.last, s.last) && so.inodes == 5 && so.digest[0] == 6 &&
+                vvec_get(&so.know, 9) == 2);
+    buf_reset(&b);
+    s.last = (struct id128){1, 1}; /* before the first */
+    msg_sum_put(&b, &s);
+    assert_int_equal(msg_validate(FRAME_SUM, b.data, b.len), FARM_ECORRUPT);
+    buf_reset(&b);
+    s.last = s.first;
+    s.step = (enum sum_step)6;
+    msg_sum_put(&b, &s);
+    assert_int_equal(msg_validate(FRAME_SUM, b.data, b.len), FARM_ECORRUPT);
+    buf_reset(&b);
     msg_want_put(&b, &n);
     check(FRAME_WANT, &b);
     assert_int_equal(msg_want_get(b.data, b.len, &no), 0);
@@ -135,7 +158,7 @@ static void refuse_state_ping(void **state)
     assert_int_equal(msg_validate(FRAME_PING, "12345678", 8), 0);
     assert_int_equal(msg_validate(FRAME_PONG, "1234567", 7), FARM_ECORRUPT);
     assert_int_equal(msg_validate(0, "", 0), FARM_EPROTO);
-    assert_int_equal(msg_validate(FRAME_KNOW + 1, "", 0), FARM_EPROTO);
+    assert_int_equal(msg_validate(FRAME_SUM + 1, "", 0), FARM_EPROTO);
 }
 
 static void data(void **state)
