@@ -169,9 +169,31 @@ static int catch_signals(void)
     return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
+/* What ps shows is written over the arguments. */
+static char **copy_args(int argc, char **argv)
+{
+    char **copy = calloc((size_t)argc + 1, sizeof *copy);
+    for (int i = 0; i < argc && copy != NULL; i++)
+        copy[i] = strdup(argv[i]);
+    return copy;
+}
+
+/* The same program from its beginning; it is in the background already. */
+static void start_again(char **args)
+{
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    setenv("FARMFS_AGAIN", "1", 1);
+    execv("/proc/self/exe", args);
+    log_error_code(-errno, "starting again");
+}
+
 int main(int argc, char **argv)
 {
     struct options o = {0};
+    char **args = copy_args(argc, argv);
+    bool again = getenv("FARMFS_AGAIN") != NULL;
     struct config *config;
     char name[160];
     if (strncmp(basename(argv[0]), "umount.", 7) == 0)
@@ -199,12 +221,15 @@ int main(int argc, char **argv)
     umask(022);
     if (geteuid() != 0)
         return super_complain("must be started by root"), 1;
-    if (!o.foreground && into_background(&s.ready_fd) < 0)
+    unsetenv("FARMFS_AGAIN");
+    if (!o.foreground && !again && into_background(&s.ready_fd) < 0)
         return 1;
     s.signal_fd = catch_signals();
     if (super_prepare(&s) < 0)
         return 1;
     super_title(&s, "supervisor");
     super_run(&s);
+    if (s.again && args != NULL)
+        start_again(args);
     return s.failed ? 1 : 0;
 }

@@ -199,6 +199,7 @@ struct node {
     struct queue inbox; /* struct inmsg */
     int epoll, link_fd;
     bool stopping, serving;
+    bool compare; /* the intents are lost: the folder is compared although the mount lives */
     bool unclean; /* what ran before us here did not stop in order */
     enum node_state state;
     char state_reason[160];
@@ -208,8 +209,10 @@ struct node {
     bool in_txn;
     struct replica replica_before; /* to go back to when the transaction is abandoned */
     struct index_meta meta_before;
-    uint64_t consumed;               /* intents turned into records in it */
-    uint64_t synced_us, synced_head; /* last index_sync */
+    uint64_t consumed;     /* intents turned into records in it */
+    uint64_t reviewed_us;  /* wants, tombstones */
+    uint64_t suspected_us; /* the index was last looked at for an error in it; 0 never */
+    struct durable *durable;
     struct vvec synced_know;    /* knowledge that outlives a crash of the machine: what members are
                                    told, who collect by it */
     struct vvec collect_stable; /* what all had seen when the last pass began */
@@ -573,6 +576,17 @@ struct scrub_repair;
 void scrub_found(struct node *n, struct scrub_find *f); /* takes f */
 /* Which of those that were asked for have come? */
 void scrub_review(struct node *n);
+
+/* ---- durable.c: the index is marked, and looked at, beside the core thread ---- */
+FARM_MUSTUSE int durable_start(struct node *n);
+/* Begins a mark when it is time; often. */
+void durable_tick(struct node *n);
+/* What is wrong with the index, NULL: nothing that is known of. */
+const char *durable_damage(const struct node *n);
+/* Waits for both threads. */
+void durable_stop(struct node *n);
+/* At the end of an orderly stop, after durable_stop: all is on the disk, and marked as such. */
+FARM_MUSTUSE int durable_clean(struct node *n);
 
 /* ---- session.c ---- */
 enum inmsg_type {

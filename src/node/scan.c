@@ -458,7 +458,7 @@ static int check_empty(struct node *n)
 
 int scan_new(struct node *n)
 {
-    if (n->args->restarted && !(n->meta.scanned & SCAN_DUE))
+    if (n->args->restarted && !(n->meta.scanned & SCAN_DUE) && !n->compare)
         return 0;
     struct scan *s = calloc(1, sizeof *s);
     if (!s)

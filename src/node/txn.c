@@ -130,6 +130,7 @@ int txn_commit(struct node *n)
     if (n->consumed)
         intent_consumed(n->intents, n->consumed);
     settle(n);
+    durable_tick(n);
     if (n->meta.log_head != n->meta_before.log_head ||
         !vvec_includes(&n->meta_before.know, &n->meta.know))
         session_wake_all(n);

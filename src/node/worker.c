@@ -9,7 +9,6 @@
 #include "store/attrs.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,7 +22,8 @@
 #define NODES_FDS 1024u
 #define TICK_MS 100
 #define COMMIT_GAP_MAX_US 2000u
-#define SYNC_EVERY_US 1000000u
+#define REVIEW_EVERY_US 1000000u
+#define SUSPECT_EVERY_US 60000000u
 
 enum { WATCH_INTENTS = 1, WATCH_INBOX, WATCH_SUPER, WATCH_LINK, WATCH_ENDED };
 
@@ -41,16 +41,37 @@ static int fail(struct node *n, const char *what, int code)
 }
 
 /* An index that cannot be used is set aside; the tree and the peers have what it held. */
-static int open_index(struct node *n, bool *fresh)
+static int set_aside(struct node *n, const char *what)
 {
-    int rc = index_open(n->config->state, INDEX_MAP_SIZE, &n->index, fresh);
-    if (rc != FARM_ECORRUPT)
-        return rc;
-    log_error("the index in %s is damaged: it is set aside and made anew", n->config->state);
+    events_note(n->events, "index",
+                "the index is damaged (%s): it is set aside as %s/index.mdb.damaged, and made anew "
+                "from the folder and the peers",
+                what, n->config->state);
     if (renameat(n->args->state_fd, "index.mdb", n->args->state_fd, "index.mdb.damaged") < 0)
         return -errno;
     (void)!unlinkat(n->args->state_fd, "index.mdb-lock", 0);
-    return index_open(n->config->state, INDEX_MAP_SIZE, &n->index, fresh);
+    return 0;
+}
+
+static int open_index(struct node *n, bool *fresh)
+{
+    struct index_verified v;
+    int rc = 0;
+
+    /* The last worker died of it, perhaps: then it is looked at from outside first. */
+    if (n->args->crashed)
+        rc = index_verify(NULL, n->config->state, NULL, 0, &v);
+    if (rc == FARM_ECORRUPT)
+        rc = set_aside(n, v.what);
+    if (rc && rc != -ENOENT)
+        return rc;
+    rc = index_open(n->config->state, INDEX_MAP_SIZE, &n->index, fresh);
+    if (rc != FARM_ECORRUPT)
+        return rc;
+    if (index_verify(NULL, n->config->state, NULL, 0, &v) != FARM_ECORRUPT)
+        snprintf(v.what, sizeof v.what, "its rows are of another format");
+    rc = set_aside(n, v.what);
+    return rc ? rc : index_open(n->config->state, INDEX_MAP_SIZE, &n->index, fresh);
 }
 
 static int64_t ns_of(struct timespec t)
@@ -89,39 +110,39 @@ static int make_root(struct node *n)
     return rc;
 }
 
-static void read_boot_id(uint8_t id[16])
+/* A worker that follows another under the same mount lives in the same boot, whatever became of the
+ * mark. */
+static bool restored(const struct node *n)
 {
-    char text[64];
-    size_t got = 0, k = 0;
-
-    memset(id, 0, 16);
-    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || io_pread(fd, text, sizeof text, 0, &got) < 0)
-        log_warn("the kernel does not tell its boot id");
-    if (fd >= 0)
-        close(fd);
-    for (size_t i = 0; i < got && k < 32; i++) {
-        const char *hex = "0123456789abcdef", *p = text[i] ? strchr(hex, text[i]) : NULL;
-        if (!p)
-            continue;
-        id[k / 2] = (uint8_t)(id[k / 2] << 4 | (p - hex));
-        k++;
-    }
+    return index_found(n->index) == INDEX_RESTORED && !n->args->restarted;
 }
 
-/* The mark of an orderly stop is taken away before anything changes. */
+/* After a stop of the machine peers may know of records that are lost here, and numbers given out
+ * since the last mark must not be given to others: we go on under a new id, with a new log. What
+ * was ours they send us like anybody else's. */
+static void become_new(struct node *n)
+{
+    io_random(&n->meta.node, sizeof n->meta.node);
+    n->meta.node |= 1;
+    io_random(&n->meta.epoch, sizeof n->meta.epoch);
+    n->meta.next_seq = 1;
+    n->meta.next_id = 2;
+    n->meta.next_lid += LIDS_BLOCK;
+    events_note(
+        n->events, "recovery",
+        "the machine stopped without notice: the index is as it was last synced, the folder "
+        "is compared with it, and this node goes on as %016llx",
+        (unsigned long long)n->meta.node);
+}
+
 static void judge_stop(struct node *n, bool fresh)
 {
-    uint8_t boot[16];
+    enum index_found found = index_found(n->index);
 
-    read_boot_id(boot);
-    n->unclean = !fresh && !n->meta.clean;
-    if (n->unclean && !n->args->restarted)
-        log_warn("the last run did not stop in order%s",
-                 memcmp(boot, n->meta.boot_id, sizeof boot) != 0 ? "; the machine was started anew"
-                                                                 : "");
+    n->unclean = !fresh && (found != INDEX_CLEAN || !n->meta.clean);
     n->meta.clean = 0;
-    memcpy(n->meta.boot_id, boot, sizeof boot);
+    if (n->unclean && !restored(n) && !n->args->restarted)
+        log_warn("the last run did not stop in order");
 }
 
 static int first_meta(struct node *n)
@@ -158,6 +179,8 @@ static int load_meta(struct node *n, bool fresh)
     rc = fresh ? first_meta(n) : index_get_meta(n->index, &n->meta);
     if (!rc && n->meta.folder_id != n->config->folder_id)
         rc = FARM_EFOLDER;
+    if (!rc && restored(n))
+        become_new(n);
     replica_from_meta(n);
     index_set_log_head(n->index, n->meta.log_head);
     index_records(n->index, &n->records);
@@ -183,23 +206,32 @@ static int load_meta(struct node *n, bool fresh)
     }
     rc = index_commit(n->index);
     if (!rc)
-        rc = index_sync(n->index);
-    if (!rc)
         rc = nodes_new(n->index, n->args->rootfd, NODES_CACHED, NODES_FDS, &n->nodes);
     if (!rc)
         nodes_reserve(n->nodes, from, n->meta.next_lid);
     return rc;
 }
 
-static int open_intents(struct node *n)
+static int intents_anew(struct node *n, int why)
 {
-    int rc = intent_open(n->config->state, INTENTS_SIZE, false, &n->intents);
-    if (rc == FARM_ECORRUPT || rc == FARM_EVERSION) {
-        log_error_code(rc,
-                       "the intent log is set aside; the tree is compared with the index instead");
-        rc = intent_open(n->config->state, INTENTS_SIZE, true, &n->intents);
-    }
-    return rc;
+    events_note(n->events, "intents",
+                "the intent log is damaged (%s): it is made anew, and the folder is compared with "
+                "the index instead",
+                err_text(why));
+    intent_close(n->intents);
+    n->intents = NULL;
+    n->compare = true;
+    return intent_open(n->config->state, INTENTS_SIZE, true, &n->intents);
+}
+
+/* Intents are a matter of one boot and one index: after a stop of the machine, and for an index
+ * that was made anew, they say nothing. */
+static int open_intents(struct node *n, bool fresh)
+{
+    bool anew = fresh || restored(n);
+
+    int rc = intent_open(n->config->state, INTENTS_SIZE, anew, &n->intents);
+    return rc == FARM_ECORRUPT || rc == FARM_EVERSION ? intents_anew(n, rc) : rc;
 }
 
 static int open_rooms(struct node *n)
@@ -212,12 +244,17 @@ static int open_rooms(struct node *n)
     rc = open_index(n, &fresh);
     if (rc)
         return fail(n, "the index in the state directory", rc);
+    if (fresh && n->args->restarted) {
+        log_warn("the numbers of files that the kernel knows are gone with the index: the folder "
+                 "is mounted anew");
+        _exit(WORKER_EXIT_ANEW);
+    }
     rc = load_meta(n, fresh);
     if (rc == FARM_EFOLDER)
         return fail(n, "the state directory belongs to another folder", rc);
     if (rc)
         return fail(n, "the index in the state directory", rc);
-    rc = open_intents(n);
+    rc = open_intents(n, fresh);
     if (rc)
         return fail(n, "the intent log in the state directory", rc);
     rc = claims_new(&n->claims);
@@ -227,8 +264,8 @@ static int open_rooms(struct node *n)
         rc = queue_init(&n->inbox, INBOX_MAX);
     if (!rc)
         rc = index_reader_new(n->index, &n->reader);
-    if (!rc && fresh && n->args->restarted)
-        rc = FARM_ECORRUPT; /* lids the kernel knows are gone with the index: mount anew */
+    if (!rc)
+        rc = durable_start(n);
     return rc ? fail(n, "starting", rc) : 0;
 }
 
@@ -267,6 +304,17 @@ static int visit_old_orphan(void *arg, uint64_t lid)
     return rc == -ENOENT ? 0 : rc;
 }
 
+static int recover_intents(struct node *n)
+{
+    int rc = intent_recover_with(n->intents, n->meta.intents, local_learn, local_judge, n);
+    if (rc != FARM_ECORRUPT)
+        return rc;
+    rc = intents_anew(n, rc);
+    if (!rc && !n->scan)
+        rc = scan_new(n);
+    return rc ? rc : intent_recover_with(n->intents, n->meta.intents, local_learn, local_judge, n);
+}
+
 static int recover(struct node *n)
 {
     int rc = scan_new(n);
@@ -277,7 +325,7 @@ static int recover(struct node *n)
     if (!rc) /* what lies in in/ belongs to nobody now */
         rc = staging_clean(n->staging, false);
     if (!rc)
-        rc = intent_recover_with(n->intents, n->meta.intents, local_learn, local_judge, n);
+        rc = recover_intents(n);
     if (!rc)
         rc = txn_begin(n);
     if (rc)
@@ -393,6 +441,22 @@ static void super_message(struct node *n)
         close(fd);
 }
 
+/* Something in the index did not have its check: is it more than one row that nobody could read? A
+ * new worker then sets the index aside. */
+static void suspect_index(struct node *n)
+{
+    struct index_verified v;
+    uint64_t now = node_mono(n);
+
+    if (n->suspected_us && now - n->suspected_us < SUSPECT_EVERY_US)
+        return;
+    n->suspected_us = now;
+    if (index_verify(n->index, NULL, NULL, 0, &v) != FARM_ECORRUPT)
+        return;
+    log_error("the index is damaged: %s", v.what);
+    _exit(WORKER_EXIT_DAMAGED);
+}
+
 /* The index could not be written: nothing is forgotten (intents and peers keep it), it is tried
  * again. */
 static void local_round(struct node *n)
@@ -416,6 +480,8 @@ static void local_round(struct node *n)
         events_clear(n->events, "index", "the index is written again");
         return;
     }
+    if (rc == FARM_ECORRUPT)
+        suspect_index(n);
     n->stalled_until_us = now + 250000;
     events_raise(n->events, "index",
                  "the index cannot be written: %s; changes wait in the intent log", err_text(rc));
@@ -478,18 +544,6 @@ static void put_known(struct node *n)
         log_debug("knowledge waits to be recorded: %s", err_text(rc));
 }
 
-static void sync_index(struct node *n)
-{
-    bool same = n->meta.log_head == n->synced_head && vvec_includes(&n->synced_know, &n->meta.know);
-
-    if (!same && index_sync(n->index) < 0) {
-        events_raise(n->events, "sync", "the index cannot be synced to disk");
-    } else {
-        n->synced_head = n->meta.log_head;
-        n->synced_know = n->meta.know;
-    }
-}
-
 static void timers(struct node *n)
 {
     uint64_t now = node_mono(n);
@@ -497,10 +551,14 @@ static void timers(struct node *n)
     seal_timer(n);
     keep_timer(n);
     scrub_tick(n);
-    if (now - n->synced_us >= SYNC_EVERY_US) {
+    durable_tick(n);
+    if (durable_damage(n)) {
+        log_error("the index is damaged: %s", durable_damage(n));
+        _exit(WORKER_EXIT_DAMAGED);
+    }
+    if (now - n->reviewed_us >= REVIEW_EVERY_US) {
+        n->reviewed_us = now;
         put_known(n);
-        sync_index(n);
-        n->synced_us = now;
         index_trim(n->index, MAPPED_MAX);
         review_wants(n);
         collect_round(n);
@@ -568,14 +626,12 @@ static void drain_inbox(struct node *n)
 /* All is in the index, and the index on the disk. */
 static int mark_clean(struct node *n)
 {
-    int rc = index_sync(n->index);
-    if (!rc)
-        rc = txn_begin(n);
+    int rc = txn_begin(n);
     if (rc)
         return rc;
     n->meta.clean = !scan_recovering(n); /* one that was cut short goes on at the next start */
     rc = txn_commit(n);
-    return rc ? rc : index_sync(n->index);
+    return rc ? rc : durable_clean(n);
 }
 
 static void stop(struct node *n)
@@ -596,6 +652,7 @@ static void stop(struct node *n)
         if (map_u64_set(&n->to_seal, lids[i], n, NULL) < 0)
             break;
     int rc = apply_local(n);
+    durable_stop(n);
     if (rc)
         log_error_code(rc, "recording the last changes; the next start finds them");
     else

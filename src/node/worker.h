@@ -20,6 +20,7 @@ struct worker_args {
     struct staging *staging; /* opened by the supervisor before the mount */
     const char *hide;        /* see mount_env */
     bool restarted;          /* a former worker of this mount died */
+    bool crashed;            /* and not by being killed: the index is looked at first */
 };
 
 enum super_type {
@@ -35,8 +36,12 @@ struct super_msg {
     char text[252];
 };
 
-/* Exit codes of the worker: 0 stopped as asked or unmounted; 3 do not restart. Anything else, or a
- * signal: the supervisor starts another one. */
+/* Exit codes of the worker: 0 stopped as asked or unmounted; 3 do not restart; those below.
+ * Anything else, or a signal: the supervisor starts another one. */
+enum {
+    WORKER_EXIT_DAMAGED = 4, /* the index is damaged: the next worker is to look at it first */
+    WORKER_EXIT_ANEW = 5,    /* the index was made anew: unmount, and start from the beginning */
+};
 int worker_main(const struct worker_args *a);
 
 #endif

@@ -8,16 +8,19 @@
 
 #include <endian.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <xxhash.h>
 
-#define INDEX_FILE "index.mdb"
 #define READERS_MAX 512u
+#define CHECKED_AT_ONCE (64 << 20)
 
-static const char *const table_names[T_COUNT] = {
+const char *const table_names[T_COUNT] = {
     [T_META] = "meta",         [T_NAMES] = "names",       [T_CONTENTS] = "contents",
     [T_ATTRS] = "attrs",       [T_NAMES_AT] = "names_at", [T_NAMES_OF] = "names_of",
     [T_NAMES_IN] = "names_in", [T_LOG] = "log",           [T_GRAVES] = "graves",
@@ -106,13 +109,37 @@ struct stamp get_stamp(struct cur *c)
     return s;
 }
 
-int row_open(const MDB_val *v, struct cur *out)
+static uint32_t row_check(enum table t, const void *key, size_t key_len, const uint8_t *row,
+                          size_t n)
 {
-    cur_init(out, v->mv_data, v->mv_size);
-    uint8_t version = cur_u8(out);
-    if (out->err || version == 0)
+    XXH64_hash_t seed = XXH3_64bits_withSeed(key, key_len, (XXH64_hash_t)t + 1);
+    return (uint32_t)XXH3_64bits_withSeed(row + ROW_HEAD, n - ROW_HEAD, seed);
+}
+
+void row_payload(const MDB_val *v, struct cur *out)
+{
+    cur_init(out, (const uint8_t *)v->mv_data + ROW_HEAD, v->mv_size - ROW_HEAD);
+}
+
+int row_open(enum table t, const MDB_val *k, const MDB_val *v, struct cur *out)
+{
+    uint32_t check;
+
+    if (v->mv_size < ROW_HEAD || *(const uint8_t *)v->mv_data != ROW_VERSION)
         return FARM_ECORRUPT;
-    return version == ROW_VERSION ? 0 : FARM_EVERSION;
+    memcpy(&check, (const uint8_t *)v->mv_data + 1, sizeof check);
+    if (le32toh(check) != row_check(t, k->mv_data, k->mv_size, v->mv_data, v->mv_size))
+        return FARM_ECORRUPT;
+    row_payload(v, out);
+    return 0;
+}
+
+void row_seal(enum table t, const struct key *k, uint8_t *row, size_t n)
+{
+    uint32_t check = htole32(row_check(t, k->b, k->n, row, n));
+
+    row[0] = ROW_VERSION;
+    memcpy(row + 1, &check, sizeof check);
 }
 
 int row_get(const struct index *ix, MDB_txn *txn, enum table t, const struct key *k,
@@ -122,13 +149,13 @@ int row_get(const struct index *ix, MDB_txn *txn, enum table t, const struct key
 
     farm_assert(txn);
     int rc = mdb_get(txn, ix->dbi[t], &key, &v);
-    return rc ? index_code(rc) : row_open(&v, out);
+    return rc ? index_code(rc) : row_open(t, &key, &v, out);
 }
 
 struct buf *row_begin(struct index *ix)
 {
     buf_reset(&ix->row);
-    buf_put_u8(&ix->row, ROW_VERSION);
+    buf_put(&ix->row, (const uint8_t[ROW_HEAD]){0}, ROW_HEAD);
     return &ix->row;
 }
 
@@ -145,6 +172,8 @@ int row_put_flags(struct index *ix, enum table t, const struct key *k, MDB_val *
     MDB_val key = {k->n, (void *)(uintptr_t)k->b};
 
     farm_assert(ix->txn);
+    if (!(flags & MDB_RESERVE))
+        row_seal(t, k, v->mv_data, v->mv_size);
     return wrote(ix, mdb_put(ix->txn, ix->dbi[t], &key, v, flags));
 }
 
@@ -160,8 +189,8 @@ int row_put(struct index *ix, enum table t, const struct key *k)
 
 int row_put_empty(struct index *ix, enum table t, const struct key *k)
 {
-    uint8_t version = ROW_VERSION;
-    MDB_val v = {1, &version};
+    uint8_t head[ROW_HEAD];
+    MDB_val v = {sizeof head, head};
     return row_put_flags(ix, t, k, &v, 0);
 }
 
@@ -193,7 +222,10 @@ static int scan(const struct index *ix, MDB_txn *txn, enum table t, const struct
     rc = mdb_cursor_get(c, &k, &v, from->n ? MDB_SET_RANGE : MDB_FIRST);
     int e = 0;
     while (!rc && k.mv_size >= prefix && memcmp(k.mv_data, from->b, prefix) == 0) {
-        e = f(arg, &k, &v);
+        struct cur row;
+        e = row_open(t, &k, &v, &row);
+        if (!e)
+            e = f(arg, &k, &v);
         if (e)
             break;
         rc = mdb_cursor_get(c, &k, &v, MDB_NEXT);
@@ -242,23 +274,35 @@ static int fill_up(MDB_env *env)
     return 0;
 }
 
+/* Read without row_get: the row of another format has another head. */
 static int check_format(struct index *ix)
 {
     struct key k = {.n = 0};
+    MDB_val v;
     struct cur c;
 
     key_raw(&k, "format", 6);
-    int e = row_get(ix, ix->txn, T_META, &k, &c);
-    if (e == -ENOENT) {
+    MDB_val key = {k.n, k.b};
+    int rc = mdb_get(ix->txn, ix->dbi[T_META], &key, &v);
+    if (rc == MDB_NOTFOUND) {
         buf_put_u32(row_begin(ix), INDEX_FORMAT);
         return row_put(ix, T_META, &k);
     }
-    if (e)
-        return e;
-    uint32_t format = cur_u32(&c);
-    e = cur_done(&c);
+    if (rc)
+        return index_code(rc);
+    if (v.mv_size == 0)
+        return FARM_ECORRUPT;
+    uint8_t version = *(const uint8_t *)v.mv_data;
+    if (version > ROW_VERSION)
+        return FARM_EVERSION;
+    if (version < ROW_VERSION && version > 0)
+        log_warn("the index was made by an older release");
+    int e = row_open(T_META, &key, &v, &c);
+    uint32_t format = e ? 0 : cur_u32(&c);
+    if (!e)
+        e = cur_done(&c);
     if (!e && format != INDEX_FORMAT)
-        e = FARM_EVERSION;
+        e = format > INDEX_FORMAT ? FARM_EVERSION : FARM_ECORRUPT;
     return e;
 }
 
@@ -376,25 +420,115 @@ void index_trim(struct index *ix, size_t max)
         log_debug("madvise: %s", strerror(errno));
 }
 
-int index_open(const char *dir, size_t map_size, struct index **out, bool *fresh)
+/* A file that no mark tells about is believed only when all of it is in order. */
+static int check_unmarked(int fd)
 {
-    struct index *ix = calloc(1, sizeof *ix);
+    struct index_verified v;
+    uint8_t meta[META_BYTES];
+    uint32_t psize;
+    uint64_t txn;
+
+    int e = meta_read(fd, meta, &psize, &txn);
+    if (!e)
+        e = verify_file(fd, meta, NULL, 0, &v);
+    return e;
+}
+
+/* A small index is checked whole after an unclean stop of the machine; a large one by whoever opens
+ * it (index_verify), since others wait. */
+static int check_restored(int fd, const uint8_t meta[META_BYTES])
+{
+    struct index_verified v;
+    struct stat st;
+
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    return st.st_size > CHECKED_AT_ONCE ? 0 : verify_file(fd, meta, NULL, 0, &v);
+}
+
+static bool is_marked(const struct mark *m, int fd)
+{
+    uint8_t meta[META_BYTES];
+    uint32_t psize;
+    uint64_t txn;
+
+    return meta_read(fd, meta, &psize, &txn) == 0 && txn == m->last.txn && psize == m->last.psize &&
+           memcmp(meta, m->last.meta, META_BYTES) == 0;
+}
+
+/* What lies in the directory, before LMDB looks at it: INDEX_FRESH, or what is to be believed. */
+static int look(struct index *ix, int dirfd, const uint8_t boot[BOOT_BYTES])
+{
+    struct mark *m = &ix->mark;
+
+    ix->found = INDEX_FRESH;
+    CLEANUP_FD int fd = openat(dirfd, INDEX_FILE, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return errno == ENOENT ? mark_forget(m) : -errno;
+    if (!m->have) {
+        ix->found = INDEX_RESTORED;
+        return check_unmarked(fd);
+    }
+    if (memcmp(m->last.boot, boot, BOOT_BYTES) != 0) {
+        ix->found = m->last.flags & MARK_CLEAN ? INDEX_CLEAN : INDEX_RESTORED;
+        int e = mark_restore(m, fd);
+        return e || ix->found == INDEX_CLEAN ? e : check_restored(fd, m->last.meta);
+    }
+    ix->found = m->last.flags & MARK_CLEAN ? INDEX_CLEAN : INDEX_LIVE;
+    if (ix->found == INDEX_LIVE || is_marked(m, fd))
+        return 0;
+    ix->found = INDEX_RESTORED; /* not what was left when it was closed */
+    m->have = false;
+    return check_unmarked(fd);
+}
+
+int index_open_boot(const char *dir, size_t map_size, const uint8_t boot[16], struct index **out,
+                    bool *fresh)
+{
     bool anew = false;
 
+    CLEANUP_FD int dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dirfd < 0)
+        return -errno;
+    struct index *ix = calloc(1, sizeof *ix);
     if (!ix)
         return -ENOMEM;
     buf_init(&ix->row, ROW_MAX);
-    int e = open_env(ix, dir, map_size);
+    int e = mark_open(&ix->mark, dirfd);
+    if (!e)
+        e = look(ix, dirfd, boot);
+    if (!e)
+        e = open_env(ix, dir, map_size);
+    if (!e && ix->found != INDEX_FRESH)
+        e = mark_attach(ix, boot, ix->found == INDEX_LIVE);
     if (!e)
         e = open_tables(ix, &anew);
+    if (!e && ix->found == INDEX_FRESH) {
+        e = fsync(dirfd) < 0 ? -errno : mark_attach(ix, boot, false);
+    }
     if (e) {
         index_close(ix);
         return e;
     }
+    if (anew)
+        ix->found = INDEX_FRESH;
     find_map(ix);
     *out = ix;
     *fresh = anew;
     return 0;
+}
+
+int index_open(const char *dir, size_t map_size, struct index **out, bool *fresh)
+{
+    uint8_t boot[BOOT_BYTES];
+
+    int e = index_boot_id(boot);
+    return e ? e : index_open_boot(dir, map_size, boot, out, fresh);
+}
+
+enum index_found index_found(const struct index *ix)
+{
+    return ix->found;
 }
 
 void index_close(struct index *ix)
@@ -402,6 +536,7 @@ void index_close(struct index *ix)
     if (!ix)
         return;
     index_abort(ix);
+    mark_close(&ix->mark);
     if (ix->env)
         mdb_env_close(ix->env);
     buf_fini(&ix->row);
@@ -447,11 +582,6 @@ void index_abort(struct index *ix)
     ix->log_head = ix->log_head_before;
 }
 
-int index_sync(struct index *ix)
-{
-    return index_code(mdb_env_sync(ix->env, 1));
-}
-
 /* ---- meta ---- */
 
 static struct key meta_key(void)
@@ -480,7 +610,6 @@ int meta_row(const struct index *ix, MDB_txn *txn, struct index_meta *m)
     r.log_head = cur_u64(&c);
     r.conn = cur_u64(&c);
     r.intents = cur_u64(&c);
-    const uint8_t *boot = cur_raw(&c, sizeof r.boot_id);
     r.clean = cur_u8(&c);
     r.scanned = cur_u8(&c);
     e = vvec_decode(&c, &r.know);
@@ -492,7 +621,6 @@ int meta_row(const struct index *ix, MDB_txn *txn, struct index_meta *m)
         e = cur_done(&c);
     if (e)
         return e;
-    memcpy(r.boot_id, boot, sizeof r.boot_id);
     *m = r;
     return 0;
 }
@@ -523,7 +651,6 @@ int index_put_meta(struct index *ix, const struct index_meta *m)
     buf_put_u64(b, m->log_head);
     buf_put_u64(b, m->conn);
     buf_put_u64(b, m->intents);
-    buf_put(b, m->boot_id, sizeof m->boot_id);
     buf_put_u8(b, m->clean);
     buf_put_u8(b, m->scanned);
     vvec_encode(b, &m->know);
@@ -591,9 +718,8 @@ static int on_peer(void *arg, const MDB_val *k, const MDB_val *v)
     struct index_peer p;
     struct cur c;
 
-    int e = row_open(v, &c);
-    if (!e && k->mv_size != 8)
-        e = FARM_ECORRUPT;
+    row_payload(v, &c);
+    int e = k->mv_size == 8 ? 0 : FARM_ECORRUPT;
     if (!e)
         e = peer_decode(key_get_u64(k->mv_data), &c, &p);
     return e ? e : s->f(s->arg, &p);

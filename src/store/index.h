@@ -5,8 +5,21 @@
  *
  * Threads: one writer (the core thread) owns the write transaction: index_begin .. index_commit.
  * Readers (FUSE threads, senders) use a struct index_reader each, which sees committed state only.
- * A commit reaches the disk by index_sync, called about once a second and at a clean stop; after a
- * crash of the process nothing committed is lost. Format versioned: FARM_EVERSION on another.
+ *
+ * What is durable when: a commit is a matter of the page cache. It survives the death of the
+ * process, and costs no sync. Every few seconds a state is marked (index_mark_begin, _finish):
+ *   1. it is pinned: LMDB does not reuse its pages from now on;
+ *   2. the caller makes durable all that it claims of the folder (syncfs of the backing tree);
+ *   3. its pages are synced;
+ *   4. the mark (file index.mark: which state, a copy of its meta page, the machine's boot id, a
+ *      check) is written and synced;
+ *   5. the state that was marked before is let go.
+ * After a stop of the machine (the boot id is another) the marked state is put back, whatever else
+ * had reached the disk: it is whole, and all it says about the folder is true of what was durable.
+ * What came later is in the folder or not, and found by comparing; peers send theirs again.
+ *
+ * Every row carries a check of its content under its key: FARM_ECORRUPT, never a wrong answer.
+ * index_verify looks at everything there is, pages too.
  */
 #ifndef STORE_INDEX_H
 #define STORE_INDEX_H
@@ -15,6 +28,7 @@
 #include "core/replica.h"
 #include "store/handle.h"
 
+#include <stdatomic.h>
 #include <stddef.h>
 
 struct index;
@@ -29,10 +43,9 @@ struct index_meta {
     uint64_t next_id;
     uint64_t next_lid; /* lids below are used up (handed out in blocks) */
     uint64_t hlc;
-    uint64_t log_head;   /* position of the next log entry, from 1 */
-    uint64_t conn;       /* identifies the FUSE mount the last worker served (0 none) */
-    uint64_t intents;    /* every intent before this sequence number has been turned into records */
-    uint8_t boot_id[16]; /* of the kernel under which a worker last opened the index */
+    uint64_t log_head; /* position of the next log entry, from 1 */
+    uint64_t conn;     /* identifies the FUSE mount the last worker served (0 none) */
+    uint64_t intents;  /* every intent before this sequence number has been turned into records */
     /* 1: the last worker stopped in order and its state is on the disk. Taken away, on the disk
      * too, before a worker changes anything. */
     uint8_t clean;
@@ -63,20 +76,58 @@ enum {
     NODE_DAMAGED = 8, /* the file differs from its digest although nobody wrote it */
 };
 
-/* `dir` is the state directory; the files are index.mdb and index.mdb-lock in it. Creates them when
- * absent; *fresh = true when there is no meta row (nothing was ever recorded).
- * FARM_ECORRUPT, FARM_EVERSION, -errno. */
+/* `dir` is the state directory; the files are index.mdb, index.mdb-lock and index.mark in it.
+ * Creates them when absent; *fresh = true when there is no meta row (nothing was ever recorded).
+ * FARM_ECORRUPT (an older format too: it is to be made anew), FARM_EVERSION (a newer format),
+ * -errno. index_open_boot: the same, told which boot of the machine this is. */
 FARM_MUSTUSE int index_open(const char *dir, size_t map_size, struct index **out, bool *fresh);
+FARM_MUSTUSE int index_open_boot(const char *dir, size_t map_size, const uint8_t boot[16],
+                                 struct index **out, bool *fresh);
+FARM_MUSTUSE int index_boot_id(uint8_t out[16]);
 void index_close(struct index *ix);
+
+/* How the index was found when it was opened. */
+enum index_found {
+    INDEX_FRESH,
+    INDEX_CLEAN,    /* as index_mark_clean left it */
+    INDEX_LIVE,     /* a process of this boot died: nothing committed is lost */
+    INDEX_RESTORED, /* the machine stopped: as of the last mark. Peers may know of later commits. */
+};
+enum index_found index_found(const struct index *ix);
 
 FARM_MUSTUSE int index_begin(struct index *ix);
 FARM_MUSTUSE int index_commit(struct index *ix);
 void index_abort(struct index *ix);
-FARM_MUSTUSE int index_sync(struct index *ix);
 /* Any thread. Pages of the index that were read count as this process's memory for as long as they
  * are mapped, though they are the kernel's cache: when more than max bytes of files are mapped and
  * in use here, the index's are given back. They stay in the cache. */
 void index_trim(struct index *ix, size_t max);
+
+/* Marking (see above). begin: the core thread, outside of a transaction; -EALREADY when nothing was
+ * committed since the last mark. finish: any one thread, once for each begin that returned 0, when
+ * what the state claims of the folder is durable; drop instead of finish when it is not. After an
+ * error the former mark stands. */
+FARM_MUSTUSE int index_mark_begin(struct index *ix);
+FARM_MUSTUSE int index_mark_finish(struct index *ix);
+void index_mark_drop(struct index *ix);
+/* Both, and says that the index is closed in good order: nothing is committed after it. */
+FARM_MUSTUSE int index_mark_clean(struct index *ix);
+/* By how many bytes the file has grown since the mark: its pages cannot be reused. */
+uint64_t index_unmarked(struct index *ix);
+
+/*
+ * Look at every page and row of the index in `dir`: structure, bounds, order, counts, that no page
+ * is used twice or free and used, and every row's check. Needs no open index, and reads nothing
+ * through LMDB but the snapshot it holds: damage cannot hurt. Any thread; rests rest_us after every
+ * 64 pages; stop (may be NULL) ends it: -ECANCELED. FARM_ECORRUPT: `what` says where. A file that
+ * another process or thread writes is looked at as of now; `ix` NULL: nobody has it open.
+ */
+struct index_verified {
+    uint64_t pages, rows, lost_pages; /* looked at; neither used nor free */
+    char what[160];
+};
+FARM_MUSTUSE int index_verify(struct index *ix, const char *dir, const atomic_bool *stop,
+                              unsigned rest_us, struct index_verified *out);
 
 /* Everything below without `reader` is for the core thread inside a write transaction. */
 /* -ENOENT in a fresh index. */

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
  * Inside the index: its tables, shared by index*.c and nobody else. Keys are big-endian, so that
- * LMDB's byte order is the order of the numbers; every value starts with a u8 ROW_VERSION and is
- * little-endian.
+ * LMDB's byte order is the order of the numbers; every value is little-endian and starts with a
+ * head: u8 ROW_VERSION | u32 check. The check is the low half of XXH3 over what follows, seeded
+ * with the table and the key: a row that was damaged, or is read under another key, is none.
  *
- *   table     key                              value (after the version)
+ *   table     key                              value (after the head)
  *   meta      "format" | "meta"                u32 INDEX_FORMAT | struct index_meta
  *   names     nid                              u64 log position (0 not in the log) | u64 source |
  *   contents  rid                              record (wire/record.h)
@@ -36,9 +37,12 @@
 #include "base/buf.h"
 
 #include <lmdb.h>
+#include <stdatomic.h>
 
-#define ROW_VERSION 1u
-#define INDEX_FORMAT 3u
+#define INDEX_FILE "index.mdb"
+#define ROW_VERSION 2u /* 1: rows without a check */
+#define ROW_HEAD 5u
+#define INDEX_FORMAT 4u
 /* A name, the longest fixed part of any row, and then some; xattrs are the longest variable part.
  */
 #define ROW_MAX (XATTRS_LEN_MAX + 16384u)
@@ -70,8 +74,65 @@ enum table {
     T_COUNT,
 };
 
+extern const char *const table_names[T_COUNT];
+
+/* ---- index_mark.c: see index.h, "What is durable when" ---- */
+
+/*
+ * The file index.mark: two slots of MARK_SLOT bytes, written in turn, so that one is always whole;
+ * the valid one with the greater count is the mark. In the machine's byte order:
+ * u64 magic | u32 format | u32 flags | u64 count | u64 txn | boot id | u32 page size | u32 zero |
+ * LMDB's meta page of that transaction (its first META_BYTES) | u64 check (XXH3 of all before)
+ */
+#define MARK_FILE "index.mark"
+#define MARK_SLOT 4096u
+#define META_BYTES 152u /* page header and struct MDB_meta of LMDB 0.9, on 64 bit machines */
+#define BOOT_BYTES 16u
+
+struct mark_slot {
+    uint64_t magic;
+    uint32_t format, flags;
+    uint64_t count;
+    uint64_t txn;
+    uint8_t boot[BOOT_BYTES];
+    uint32_t psize, zero;
+    uint8_t meta[META_BYTES];
+    uint64_t check;
+};
+enum { MARK_CLEAN = 1 };
+
+struct mark {
+    int fd;       /* index.mark */
+    int index_fd; /* LMDB's, borrowed */
+    bool have;    /* `last` is valid */
+    struct mark_slot last;
+    struct mark_slot next; /* between index_mark_begin and index_mark_finish */
+    MDB_txn *pin;          /* reads `last`: LMDB must not reuse its pages */
+    MDB_txn *next_pin;
+    bool failed; /* a sync failed: what is in the page cache may not be what is on the disk */
+};
+
+/* Opens index.mark in dirfd (made when absent) and reads it. */
+FARM_MUSTUSE int mark_open(struct mark *m, int dirfd);
+/* Before LMDB opens the file `fd`: put the marked state back. */
+FARM_MUSTUSE int mark_restore(const struct mark *m, int fd);
+/* The newest meta page of an index file. FARM_ECORRUPT */
+FARM_MUSTUSE int meta_read(int fd, uint8_t meta[META_BYTES], uint32_t *psize, uint64_t *txn);
+/* After LMDB has opened it, before the first commit: `last` is this boot's from now on, and pinned.
+ * live: LMDB may be ahead of the mark. */
+FARM_MUSTUSE int mark_attach(struct index *ix, const uint8_t boot[BOOT_BYTES], bool live);
+void mark_close(struct mark *m);
+/* No state is known to be whole: the index file is gone. */
+FARM_MUSTUSE int mark_forget(struct mark *m);
+
+/* ---- index_verify.c ---- */
+FARM_MUSTUSE int verify_file(int fd, const uint8_t meta[META_BYTES], const atomic_bool *stop,
+                             unsigned rest_us, struct index_verified *out);
+
 struct index {
     MDB_env *env;
+    struct mark mark;
+    enum index_found found;
     MDB_txn *txn; /* the write transaction, NULL outside of one */
     MDB_dbi dbi[T_COUNT];
     uint64_t log_head;
@@ -117,22 +178,27 @@ static inline struct key key_of_ids(struct id128 a, struct id128 b)
 /* An LMDB code as one of ours. */
 int index_code(int rc);
 
-/* Reading, in the writer's or a reader's transaction. The row's version is checked and the cursor
- * set behind it; -ENOENT, FARM_EVERSION, FARM_ECORRUPT. */
+/* Reading, in the writer's or a reader's transaction. The row's head is checked and the cursor set
+ * behind it; -ENOENT, FARM_ECORRUPT. */
 FARM_MUSTUSE int row_get(const struct index *ix, MDB_txn *txn, enum table t, const struct key *k,
                          struct cur *out);
-FARM_MUSTUSE int row_open(const MDB_val *v, struct cur *out);
+FARM_MUSTUSE int row_open(enum table t, const MDB_val *k, const MDB_val *v, struct cur *out);
+/* The same of a row whose head was checked already: what a row_visit is given. */
+void row_payload(const MDB_val *v, struct cur *out);
+/* Writes the head of a row of n bytes (head included) whose payload is in place. */
+void row_seal(enum table t, const struct key *k, uint8_t *row, size_t n);
 /* Writing, in the writer's transaction. A failure other than -ENOENT dooms the transaction. */
-struct buf *row_begin(struct index *ix); /* the writer's buffer, holding the version */
+struct buf *row_begin(struct index *ix); /* the writer's buffer, with room for the head */
 FARM_MUSTUSE int row_put(struct index *ix, enum table t, const struct key *k);
 FARM_MUSTUSE int row_put_empty(struct index *ix, enum table t, const struct key *k);
+/* v: a whole row, sealed here; with MDB_RESERVE the caller fills and seals it. */
 FARM_MUSTUSE int row_put_flags(struct index *ix, enum table t, const struct key *k, MDB_val *v,
                                unsigned flags);
 /* -ENOENT when there was none; row_drop does not mind. */
 FARM_MUSTUSE int row_del(struct index *ix, enum table t, const struct key *k);
 FARM_MUSTUSE int row_drop(struct index *ix, enum table t, const struct key *k);
 /* Every row whose key begins with the prefix, in key order; stops at the first nonzero and returns
- * it. The callback does not write. */
+ * it. The heads are checked. The callback does not write. */
 typedef int (*row_visit)(void *arg, const MDB_val *k, const MDB_val *v);
 FARM_MUSTUSE int row_scan_from(const struct index *ix, MDB_txn *txn, enum table t,
                                const struct key *from, row_visit f, void *arg); /* to the end */

@@ -96,9 +96,7 @@ static int on_version(void *arg, const MDB_val *k, const MDB_val *v)
     struct version one;
     struct cur c;
 
-    int e = row_open(v, &c);
-    if (e)
-        return e;
+    row_payload(v, &c);
     one.version = get_stamp(&c);
     one.base = get_stamp(&c);
     one.n = cur_u32(&c);
@@ -106,7 +104,7 @@ static int on_version(void *arg, const MDB_val *k, const MDB_val *v)
         return FARM_ECORRUPT;
     one.ordinal = key_get_u64((const uint8_t *)k->mv_data + 16);
     one.ranges = cur_raw(&c, (size_t)one.n * 16);
-    e = cur_done(&c);
+    int e = cur_done(&c);
     if (!e)
         all->v[all->n++] = one;
     return e;

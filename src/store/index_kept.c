@@ -68,7 +68,7 @@ static int kept_decode(const MDB_val *k, const MDB_val *v, struct index_kept *ou
     struct cur c;
     uint32_t path_len;
 
-    int e = k->mv_size == 9 ? row_open(v, &c) : FARM_ECORRUPT;
+    int e = k->mv_size == 9 ? row_open(T_KEPT, k, v, &c) : FARM_ECORRUPT;
     if (e)
         return e;
     out->class = *(const uint8_t *)k->mv_data;

@@ -67,15 +67,13 @@ int log_entry_decode(const MDB_val *v, struct log_entry *out)
     struct log_entry l;
     struct cur c;
 
-    int e = row_open(v, &c);
-    if (e)
-        return e;
+    row_payload(v, &c);
     uint8_t kind = cur_u8(&c);
     l.kind = (enum rec_kind)kind;
     l.id = get_id(&c);
     l.source = cur_u64(&c);
     l.bytes = cur_u64(&c);
-    e = cur_done(&c);
+    int e = cur_done(&c);
     if (!e && (kind < REC_NAME || kind > REC_ATTR))
         e = FARM_ECORRUPT;
     if (!e)
@@ -163,7 +161,7 @@ int index_next_tombstone(struct index *ix, uint64_t from, uint64_t *pos, struct 
     mdb_cursor_close(cursor);
     if (rc)
         return index_code(rc);
-    int e = k.mv_size == 8 ? row_open(&v, &c) : FARM_ECORRUPT;
+    int e = k.mv_size == 8 ? row_open(T_GRAVES, &k, &v, &c) : FARM_ECORRUPT;
     if (e)
         return e;
     id = get_id(&c);
@@ -546,9 +544,8 @@ static int on_place(void *arg, const MDB_val *k, const MDB_val *v)
     struct id128 nid;
     struct cur c;
 
-    int e = row_open(v, &c);
-    if (!e)
-        e = slot_decode(&c, &nid);
+    row_payload(v, &c);
+    int e = slot_decode(&c, &nid);
     if (!e && (k->mv_size <= 16 || k->mv_size > 16 + NAME_LEN_MAX))
         e = FARM_ECORRUPT;
     if (e)

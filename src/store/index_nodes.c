@@ -255,11 +255,11 @@ static int visit_dir(void *arg, const MDB_val *k, const MDB_val *v)
     struct dir_scan *s = arg;
     struct cur c;
 
-    int e = row_open(v, &c);
+    row_payload(v, &c);
     bool orphan = cur_u8(&c) != 0;
     uint8_t type = cur_u8(&c);
-    if (e || c.err || k->mv_size != 8)
-        return e ? e : FARM_ECORRUPT;
+    if (c.err || k->mv_size != 8)
+        return FARM_ECORRUPT;
     s->after = key_get_u64(k->mv_data);
     if (type != NODE_DIR || orphan)
         return --s->left == 0 ? -EAGAIN : 0;
@@ -311,14 +311,14 @@ int index_put_leaves(struct index *ix, struct id128 rid, const uint8_t *leaves, 
 
     if (n == 0)
         return row_drop(ix, T_LEAVES, &k);
-    if (n > (UINT32_MAX - 1) / DIGEST_LEN) /* LMDB's longest value */
+    if (n > (UINT32_MAX - ROW_HEAD) / DIGEST_LEN) /* LMDB's longest value */
         return FARM_EFULL;
-    MDB_val v = {1 + (size_t)n * DIGEST_LEN, NULL};
+    MDB_val v = {ROW_HEAD + (size_t)n * DIGEST_LEN, NULL};
     int e = row_put_flags(ix, T_LEAVES, &k, &v, MDB_RESERVE);
     if (e)
         return e;
     uint8_t *p = v.mv_data;
-    p[0] = ROW_VERSION;
-    memcpy(p + 1, leaves, (size_t)n * DIGEST_LEN);
+    memcpy(p + ROW_HEAD, leaves, (size_t)n * DIGEST_LEN);
+    row_seal(T_LEAVES, &k, p, v.mv_size);
     return 0;
 }

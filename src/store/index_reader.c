@@ -165,7 +165,10 @@ static int log_step(struct index_reader *r, MDB_cursor_op op, uint64_t pos, uint
     int rc = mdb_cursor_get(r->log, &k, &v, op);
     if (rc)
         return index_code(rc);
-    int e = k.mv_size == 8 ? log_entry_decode(&v, entry) : FARM_ECORRUPT;
+    struct cur c;
+    int e = k.mv_size == 8 ? row_open(T_LOG, &k, &v, &c) : FARM_ECORRUPT;
+    if (!e)
+        e = log_entry_decode(&v, entry);
     if (!e)
         *at = key_get_u64(k.mv_data);
     return e;

@@ -34,10 +34,10 @@ static int visit_todo(void *arg, const MDB_val *k, const MDB_val *v)
     struct todo_scan *s = arg;
     struct cur c;
 
-    int e = row_open(v, &c);
+    row_payload(v, &c);
     uint8_t flags = cur_u8(&c);
-    if (e || c.err || k->mv_size != 16)
-        return e ? e : FARM_ECORRUPT;
+    if (c.err || k->mv_size != 16)
+        return FARM_ECORRUPT;
     return s->f(s->arg, key_get_id(k->mv_data), flags);
 }
 
@@ -74,8 +74,8 @@ static int visit_pending(void *arg, const MDB_val *k, const MDB_val *v)
     struct cur c;
 
     (void)k;
-    int e = row_open(v, &c);
-    return e ? e : s->f(s->arg, c.p, cur_left(&c));
+    row_payload(v, &c);
+    return s->f(s->arg, c.p, cur_left(&c));
 }
 
 int index_each_pending(struct index *ix, pending_visit f, void *arg)

@@ -296,11 +296,17 @@ static void worker_died(struct super *s, int status)
             on_message(s);
     }
     died(&s->worker, status);
+    s->args.crashed = WIFSIGNALED(status)
+                          ? WTERMSIG(status) != SIGKILL && WTERMSIG(status) != SIGTERM
+                          : WEXITSTATUS(status) == WORKER_EXIT_DAMAGED;
     if (s->phase == STOPPING) {
         s->worker.start_at = 0;
     } else if (WIFEXITED(status) && (WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == 3)) {
         stop(s, WEXITSTATUS(status) == 3);
         s->worker.start_at = 0;
+    } else if (WIFEXITED(status) && WEXITSTATUS(status) == WORKER_EXIT_ANEW) {
+        s->again = true;
+        stop(s, false);
     } else if (s->phase == STARTING && s->worker.deaths > DEATHS_MAX) {
         super_complain("the worker dies at every start");
         stop(s, true);
@@ -331,6 +337,7 @@ static void on_signal(struct super *s)
     if (read(s->signal_fd, &si, sizeof(si)) != sizeof(si))
         return;
     if (si.ssi_signo != SIGCHLD) {
+        s->again = false;
         stop(s, false);
         return;
     }

@@ -33,6 +33,7 @@ struct super {
     int super_fd; /* our end, -1: no worker */
     enum phase phase;
     bool serving, unmounted, failed;
+    bool again; /* once all has ended: start from the beginning */
     struct child worker, link;
     pid_t helper; /* attaches or unmounts; 0: none */
     uint64_t stop_at;
