@@ -20,6 +20,11 @@ struct options {
     bool json, colour, follow, wait;
     int64_t timeout_ms; /* barrier, scrub; -1: none */
     int64_t lines;      /* events; -1: all */
+    const char *to;     /* restore: a path; undo: a time */
+    const char *drop;   /* conflicts: an id */
+    bool all, dry_run;
+    char **args; /* what follows the command */
+    int nargs;
 };
 
 /* Commands print their result, or one line on stderr, and return the exit code. */
@@ -28,6 +33,11 @@ int ctl_peers(const struct farm *f, const struct options *o);
 int ctl_events(const struct farm *f, const struct options *o);
 int ctl_barrier(const struct farm *f, const struct options *o);
 int ctl_scrub(const struct farm *f, const struct options *o);
+int ctl_conflicts(const struct farm *f, const struct options *o);
+int ctl_history(const struct farm *f, const struct options *o);
+int ctl_restore(const struct farm *f, const struct options *o);
+int ctl_undo(const struct farm *f, const struct options *o);
+int ctl_why(const struct farm *f, const struct options *o);
 
 /* One line about a control file that could not be read, saying what to do; the exit code. */
 int ctl_failed(const struct farm *f, const char *file, int err);

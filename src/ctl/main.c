@@ -13,38 +13,53 @@
 #define TIMEOUT_MAX_S 31536000.0
 
 /* Options that only some commands have. */
-enum { HAS_TIMEOUT = 1, HAS_FOLLOW = 2, HAS_LINES = 4, HAS_WAIT = 8 };
+enum {
+    HAS_TIMEOUT = 1,
+    HAS_FOLLOW = 2,
+    HAS_LINES = 4,
+    HAS_WAIT = 8,
+    HAS_TO = 128,
+    HAS_DROP = 16,
+    HAS_ALL = 32,
+    HAS_DRY_RUN = 64,
+};
 
 struct command {
     const char *name, *summary;
     unsigned has;
     int (*run)(const struct farm *f, const struct options *o);
     const char *help;
+    int args_min, args_max;
+    const char *arg; /* what it is */
 };
 
 static const struct command commands[] = {
     {"status", "how this node and its peers are", 0, ctl_status,
      "usage: farmctl [--folder DIR] status [--json]\n\n"
      "Shows how this node of the farm and its peers are.\n\n"
-     "example: farmctl --folder /srv/www status\n"},
+     "example: farmctl --folder /srv/www status\n",
+     0, 0, NULL},
     {"peers", "a table of the peers: state, lag, backlog, traffic", 0, ctl_peers,
      "usage: farmctl [--folder DIR] peers [--json]\n\n"
      "Shows a table of the peers: state, how far they are behind and how much is on its way,\n"
      "round-trip time, traffic, and the last error.\n\n"
-     "example: farmctl peers\n"},
+     "example: farmctl peers\n",
+     0, 0, NULL},
     {"events", "what happened", HAS_FOLLOW | HAS_LINES, ctl_events,
      "usage: farmctl [--folder DIR] events [-f] [-n N] [--json]\n\n"
      "Shows what happened: what was raised, what was cleared, and notes.\n\n"
      "  -f, --follow   go on showing what happens (the last 10 lines first)\n"
      "  -n, --lines N  the last N lines only\n\n"
-     "example: farmctl events -f\n"},
+     "example: farmctl events -f\n",
+     0, 0, NULL},
     {"barrier", "wait until every reachable node has all that was written here", HAS_TIMEOUT,
      ctl_barrier,
      "usage: farmctl [--folder DIR] barrier [--timeout S] [--json]\n\n"
      "Waits until every reachable node has all that was written here before.\n\n"
      "  --timeout S    give up after S seconds (60; 0: never) with exit code 4, saying which\n"
      "                 nodes are missing\n\n"
-     "example: cp -a release/. /srv/www/ && farmctl --folder /srv/www barrier --timeout 30\n"},
+     "example: cp -a release/. /srv/www/ && farmctl --folder /srv/www barrier --timeout 30\n",
+     0, 0, NULL},
     {"scrub", "compare all files with their digests now, repair what differs",
      HAS_WAIT | HAS_TIMEOUT, ctl_scrub,
      "usage: farmctl [--folder DIR] scrub [--wait] [--timeout S] [--json]\n\n"
@@ -53,7 +68,46 @@ static const struct command commands[] = {
      "  -w, --wait     until the round is over, and say what it found; exit code 1 when something\n"
      "                 could not be repaired yet\n"
      "  --timeout S    wait no longer than S seconds (60; 0: no limit); exit code 4\n\n"
-     "example: farmctl --folder /srv/www scrub --wait --timeout 0\n"},
+     "example: farmctl --folder /srv/www scrub --wait --timeout 0\n",
+     0, 0, NULL},
+    {"conflicts", "what lost against a change made at the same time", HAS_DROP | HAS_ALL,
+     ctl_conflicts,
+     "usage: farmctl [--folder DIR] conflicts [--json] [PATH]\n"
+     "       farmctl [--folder DIR] conflicts --drop ID | --all\n\n"
+     "Shows what lost against a change made at the same time, and is kept on this node.\n\n"
+     "  --drop ID      discard one\n"
+     "  --all          discard all (but those that are hidden under another file)\n\n"
+     "example: farmctl conflicts\n",
+     0, 1, "PATH"},
+    {"history", "what was replaced or deleted", 0, ctl_history,
+     "usage: farmctl [--folder DIR] history [--json] [PATH]\n\n"
+     "Shows what was replaced or deleted, in all of the folder or under a path, and is kept on\n"
+     "this node (history = 7d in its configuration).\n\n"
+     "example: farmctl history wiki/pages\n",
+     0, 1, "PATH"},
+    {"restore", "put back what is in conflicts or history", HAS_TO, ctl_restore,
+     "usage: farmctl [--folder DIR] restore ID [--to PATH]\n\n"
+     "Puts back what `farmctl conflicts` or `farmctl history` shows, with owner, mode and time.\n"
+     "It never overwrites: when the path exists, NAME.restored-1 and so on is taken.\n\n"
+     "  --to PATH      there, and not at the path it had\n\n"
+     "example: farmctl restore 00064425d38f0a2b --to /srv/www/page.txt.web1\n",
+     1, 1, "ID"},
+    {"undo", "put back what was changed or deleted since a time", HAS_TO | HAS_DRY_RUN, ctl_undo,
+     "usage: farmctl [--folder DIR] undo --to TIME [--dry-run] [PATH]\n\n"
+     "Puts back from this node's history what was changed or deleted since TIME, in all of the\n"
+     "folder or under PATH. What it replaces goes to the history in turn. What was made since\n"
+     "then stays.\n\n"
+     "  --to TIME      30m, 2h or 3d ago, \"2026-11-22 10:00\" (local time),\n"
+     "                 2026-11-22T10:00:00Z, or @SECONDS since 1970\n"
+     "  --dry-run      only show what would be done\n\n"
+     "example: farmctl undo --to 2h --dry-run wiki/pages\n",
+     0, 1, "PATH"},
+    {"why", "who made a path what it is, and by which rule", 0, ctl_why,
+     "usage: farmctl [--folder DIR] why PATH [--json]\n\n"
+     "Shows who made the name, the content and the attributes of a path what they are, by which\n"
+     "rule, what lost against them, and which nodes have it.\n\n"
+     "example: farmctl why /srv/www/index.html\n",
+     1, 1, "PATH"},
 };
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
@@ -114,7 +168,17 @@ static bool want_colour(void)
            (term == NULL || strcmp(term, "dumb") != 0);
 }
 
-enum { OPT_FOLDER = 256, OPT_JSON, OPT_NO_COLOR, OPT_TIMEOUT, OPT_VERSION };
+enum {
+    OPT_FOLDER = 256,
+    OPT_JSON,
+    OPT_NO_COLOR,
+    OPT_TIMEOUT,
+    OPT_VERSION,
+    OPT_TO,
+    OPT_DROP,
+    OPT_ALL,
+    OPT_DRY_RUN
+};
 
 struct command_line {
     struct options o;
@@ -131,6 +195,22 @@ static bool take_option(int opt, const char *value, struct command_line *c)
     case OPT_NO_COLOR: c->o.colour = false; return true;
     case OPT_VERSION: c->version = true; return true;
     case 'h': c->help = true; return true;
+    case OPT_TO:
+        c->o.to = value;
+        c->given |= HAS_TO;
+        return true;
+    case OPT_DROP:
+        c->o.drop = value;
+        c->given |= HAS_DROP;
+        return true;
+    case OPT_ALL:
+        c->o.all = true;
+        c->given |= HAS_ALL;
+        return true;
+    case OPT_DRY_RUN:
+        c->o.dry_run = true;
+        c->given |= HAS_DRY_RUN;
+        return true;
     case 'f':
         c->o.follow = true;
         c->given |= HAS_FOLLOW;
@@ -165,6 +245,10 @@ static bool parse_options(int argc, char **argv, struct command_line *c)
         {"follow", no_argument, NULL, 'f'},
         {"lines", required_argument, NULL, 'n'},
         {"wait", no_argument, NULL, 'w'},
+        {"to", required_argument, NULL, OPT_TO},
+        {"drop", required_argument, NULL, OPT_DROP},
+        {"all", no_argument, NULL, OPT_ALL},
+        {"dry-run", no_argument, NULL, OPT_DRY_RUN},
         {"help", no_argument, NULL, 'h'},
         {"version", no_argument, NULL, OPT_VERSION},
         {0},
@@ -187,8 +271,9 @@ static const struct command *parse_command(int argc, char **argv, const struct c
     static const struct {
         unsigned has;
         const char *name;
-    } special[] = {
-        {HAS_TIMEOUT, "--timeout"}, {HAS_FOLLOW, "-f"}, {HAS_LINES, "-n"}, {HAS_WAIT, "--wait"}};
+    } special[] = {{HAS_TIMEOUT, "--timeout"}, {HAS_FOLLOW, "-f"},        {HAS_LINES, "-n"},
+                   {HAS_WAIT, "--wait"},       {HAS_TO, "--to"},          {HAS_DROP, "--drop"},
+                   {HAS_ALL, "--all"},         {HAS_DRY_RUN, "--dry-run"}};
     if (optind == argc) {
         fputs("farmctl: expected a command, such as status (see farmctl --help)\n", stderr);
         return NULL;
@@ -198,8 +283,15 @@ static const struct command *parse_command(int argc, char **argv, const struct c
         fprintf(stderr, "farmctl: unknown command: %s (see farmctl --help)\n", argv[optind]);
         return NULL;
     }
-    if (optind + 1 < argc) {
-        fprintf(stderr, "farmctl: %s takes no argument: %s\n", cmd->name, argv[optind + 1]);
+    int args = argc - optind - 1;
+    if (args > cmd->args_max) {
+        fprintf(stderr, "farmctl: %s takes no %sargument: %s\n", cmd->name,
+                cmd->args_max > 0 ? "further " : "", argv[optind + 1 + cmd->args_max]);
+        return NULL;
+    }
+    if (args < cmd->args_min && !c->help) {
+        fprintf(stderr, "farmctl: %s: expected %s (see farmctl %s --help)\n", cmd->name, cmd->arg,
+                cmd->name);
         return NULL;
     }
     for (size_t i = 0; i < sizeof(special) / sizeof(special[0]); i++) {
@@ -263,6 +355,8 @@ int main(int argc, char **argv)
         fputs(cmd->help, stdout);
         return EXIT_OK;
     }
+    c.o.args = argv + optind + 1;
+    c.o.nargs = argc - optind - 1;
     (void)watchdog_set(ANSWER_MS);
     struct farm *f;
     int err = farm_open(c.o.folder, &f);

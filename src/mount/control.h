@@ -25,21 +25,32 @@ enum control_type {
     CONTROL_FILE = 2,   /* content is made when it is opened, and stays so for that open */
     CONTROL_STREAM = 3, /* grows: read at an offset, poll waits for more (events) */
     CONTROL_WAIT = 4,   /* reading it, or polling it, is answered later (barrier) */
+    CONTROL_DATA = 5,   /* a file of the disk, of any size */
+    CONTROL_PAGES = 6,  /* a directory too long to be listed at once */
 };
 enum { CONTROL_READ = 1, CONTROL_WRITE = 2 };
 
 struct control_stat {
     enum control_type type;
-    unsigned access; /* CONTROL_READ | CONTROL_WRITE */
-    uint64_t size;   /* STREAM: up to which offset it can be read now (tail looks at it) */
+    unsigned access;  /* CONTROL_READ | CONTROL_WRITE */
+    uint64_t size;    /* DATA; STREAM: up to which offset it can be read now (tail looks at it) */
+    int64_t mtime_ns; /* DATA */
 };
 
+/* One entry of a page; the page after it begins at `next`. False: that was the last there is room
+ * for, and it is to be given again. */
+typedef bool (*control_page)(void *arg, const char *name, const struct control_stat *st,
+                             uint64_t next);
 typedef void (*control_list)(void *arg, const char *name, const struct control_stat *st);
 
 struct control_provider {
     void *ctx;
     int (*stat)(void *ctx, const char *path, struct control_stat *st); /* -ENOENT */
     int (*list)(void *ctx, const char *path, control_list f, void *arg);
+    /* PAGES: the entries from `from` (0 or a `next`, less than 2^63) on, until f has no room. */
+    int (*page)(void *ctx, const char *path, uint64_t from, control_page f, void *arg);
+    /* DATA: a descriptor to read from, which the session closes. */
+    int (*open)(void *ctx, const char *path, int *fd);
     /* FILE: append the whole content to `out`. */
     int (*read)(void *ctx, const char *path, struct buf *out);
     /* STREAM: append up to n bytes from off; 0 bytes: nothing yet, the reader sees end of file. */

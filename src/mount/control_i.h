@@ -17,6 +17,7 @@ struct open_file {
     uint64_t fh;
     enum control_type type;
     uint64_t pos;                 /* STREAM: up to where it was read; serve thread only */
+    int fd;                       /* DATA; else -1 */
     struct buf data;              /* the snapshot; WAIT: the answer, under the lock */
     bool answered;                /* WAIT, under the lock */
     int err;                      /* WAIT: the answer was this error, under the lock */

@@ -24,7 +24,7 @@
 
 static mode_t mode_of(const struct control_stat *st)
 {
-    if (st->type == CONTROL_DIR)
+    if (st->type == CONTROL_DIR || st->type == CONTROL_PAGES)
         return S_IFDIR | 0750;
     return S_IFREG | (st->access & CONTROL_READ ? 0440u : 0) |
            (st->access & CONTROL_WRITE ? 0220u : 0);
@@ -42,7 +42,7 @@ static void fill_attr(const struct control *c, const char *path, const struct co
     *out = (struct stat){
         .st_ino = control_paths_id(&c->paths, path),
         .st_mode = mode_of(st),
-        .st_nlink = st->type == CONTROL_DIR ? 2 : 1,
+        .st_nlink = S_ISDIR(mode_of(st)) ? 2 : 1,
         .st_gid = c->gid,
         .st_blksize = 4096,
     };
@@ -51,6 +51,16 @@ static void fill_attr(const struct control *c, const char *path, const struct co
     if (st->type == CONTROL_STREAM) { /* tail -f looks at both */
         out->st_size = (off_t)st->size;
         now = (struct timespec){.tv_sec = c->grown_s, .tv_nsec = c->grown_ns};
+    }
+    if (st->type == CONTROL_DATA) {
+        out->st_size = (off_t)st->size;
+        out->st_blocks = (out->st_size + 511) / 512;
+        now = (struct timespec){.tv_sec = st->mtime_ns / 1000000000,
+                                .tv_nsec = st->mtime_ns % 1000000000};
+        if (now.tv_nsec < 0) {
+            now.tv_sec--;
+            now.tv_nsec += 1000000000;
+        }
     }
     out->st_atim = out->st_mtim = out->st_ctim = now;
 }
@@ -140,6 +150,8 @@ void control_free_open(struct open_file *o)
 {
     if (o->ph != NULL)
         fuse_pollhandle_destroy(o->ph);
+    if (o->fd >= 0)
+        close(o->fd);
     buf_fini(&o->data);
     free(o->path);
     free(o);
@@ -166,6 +178,8 @@ static int make_snapshot(struct control *c, struct open_file *o)
         err = c->p->list(c->p->ctx, o->path, list_entry, &o->data);
     } else if (o->type == CONTROL_FILE) {
         err = c->p->read(c->p->ctx, o->path, &o->data);
+    } else if (o->type == CONTROL_DATA) {
+        err = c->p->open(c->p->ctx, o->path, &o->fd);
     }
     if (err == 0 && o->data.err != 0)
         err = o->data.err == FARM_EFULL ? -EFBIG : o->data.err;
@@ -184,6 +198,7 @@ static int add_open(struct control *c, const char *path, enum control_type type,
     if (o == NULL)
         return -ENOMEM;
     o->fh = fh;
+    o->fd = -1;
     o->type = type;
     buf_init(&o->data, SNAPSHOT_MAX);
     o->path = strdup(path);
@@ -226,7 +241,7 @@ static int open_path(struct control *c, fuse_ino_t ino, struct fuse_file_info *f
     if (err < 0)
         return err;
     int how = fi->flags & O_ACCMODE;
-    if ((how != O_WRONLY && !(st.access & CONTROL_READ) && st.type != CONTROL_DIR) ||
+    if ((how != O_WRONLY && !(st.access & CONTROL_READ)) ||
         (how != O_RDONLY && !(st.access & CONTROL_WRITE)))
         return -EACCES;
     struct open_file *o;
@@ -270,6 +285,52 @@ static void reply_part(fuse_req_t req, const void *data, size_t len, off_t off, 
     fuse_reply_buf(req, n > 0 ? (const char *)data + at : NULL, n);
 }
 
+struct listing {
+    fuse_req_t req;
+    struct control *c;
+    const char *dir;
+    char *out;
+    size_t used, size;
+    bool full;
+};
+
+/* False: there was no room for it. */
+static bool put_entry(struct listing *l, const char *name, mode_t mode, off_t next)
+{
+    char path[PATH_MAX];
+    struct stat attr = {.st_mode = mode};
+    if (control_path_join(l->dir, name, path) == 0)
+        attr.st_ino = control_paths_id(&l->c->paths, path);
+    size_t left = l->size - l->used;
+    size_t need = fuse_add_direntry(l->req, l->out + l->used, left, name, &attr, next);
+    l->full = need > left;
+    if (!l->full)
+        l->used += need;
+    return !l->full;
+}
+
+static bool page_entry(void *arg, const char *name, const struct control_stat *st, uint64_t next)
+{
+    return !control_name_valid(name) || put_entry(arg, name, mode_of(st), (off_t)next);
+}
+
+/* The snapshot's entries, from the offset of one. */
+static void list_snapshot(struct listing *l, const struct buf *data, off_t off)
+{
+    for (size_t at = (size_t)off; at < data->len;) {
+        struct cur in;
+        cur_init(&in, data->data + at, data->len - at);
+        mode_t mode = cur_u32(&in);
+        const char *name = (const char *)in.p;
+        size_t len = strnlen(name, cur_left(&in));
+        if (in.err != 0 || len == cur_left(&in))
+            return; /* not an offset that we gave */
+        at += sizeof(uint32_t) + len + 1;
+        if (!put_entry(l, name, mode, (off_t)at))
+            return;
+    }
+}
+
 static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
                        struct fuse_file_info *fi)
 {
@@ -281,26 +342,15 @@ static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
         reply_error(req, err < 0 ? err : -ENOMEM);
         return;
     }
-    size_t used = 0;
-    for (size_t at = (size_t)off; at < o->data.len;) {
-        struct cur in;
-        cur_init(&in, o->data.data + at, o->data.len - at);
-        struct stat attr = {.st_mode = cur_u32(&in)};
-        const char *name = (const char *)in.p;
-        size_t len = strnlen(name, cur_left(&in));
-        if (in.err != 0 || len == cur_left(&in))
-            break; /* not an offset that we gave */
-        char path[PATH_MAX];
-        attr.st_ino =
-            control_path_join(o->path, name, path) == 0 ? control_paths_id(&c->paths, path) : ino;
-        size_t next = at + sizeof(uint32_t) + len + 1;
-        size_t need = fuse_add_direntry(req, out + used, size - used, name, &attr, (off_t)next);
-        if (need > size - used)
-            break;
-        used += need;
-        at = next;
-    }
-    fuse_reply_buf(req, out, used);
+    struct listing l = {.req = req, .c = c, .dir = o->path, .out = out, .size = size};
+    if (o->type == CONTROL_PAGES)
+        err = c->p->page(c->p->ctx, o->path, (uint64_t)off, page_entry, &l);
+    else
+        list_snapshot(&l, &o->data, off);
+    if (err < 0 && l.used == 0)
+        reply_error(req, err);
+    else
+        fuse_reply_buf(req, out, l.used);
     free(out);
 }
 
@@ -369,6 +419,16 @@ void control_remove_request(struct control_request *rq)
     if (rq->next != NULL)
         rq->next->link = rq->link;
     rq->link = NULL;
+}
+
+/* Straight from the disk. */
+static void read_data(struct open_file *o, fuse_req_t req, size_t size, off_t off)
+{
+    struct fuse_bufvec v = FUSE_BUFVEC_INIT(size);
+    v.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
+    v.buf[0].fd = o->fd;
+    v.buf[0].pos = off;
+    fuse_reply_data(req, &v, 0);
 }
 
 static void read_wait(struct control *c, struct open_file *o, fuse_req_t req, size_t size,
@@ -475,6 +535,8 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
         read_stream(c, o, req, size, off);
     else if (o->type == CONTROL_WAIT)
         read_wait(c, o, req, size, off);
+    else if (o->type == CONTROL_DATA)
+        read_data(o, req, size, off);
     else
         reply_part(req, o->data.data, o->data.len, off, size);
 }

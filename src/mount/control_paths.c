@@ -100,10 +100,16 @@ struct walk {
     const struct control_paths *t;
     uint64_t id;
     const char *dir;
-    struct buf dirs; /* directories to list, NUL-terminated, one after the other */
+    struct buf dirs; /* directories to list: a byte, their type, then the path and a NUL */
     char found[PATH_MAX];
     bool done;
 };
+
+static void walk_push(struct walk *w, const char *path, enum control_type type)
+{
+    buf_put_u8(&w->dirs, (uint8_t)type);
+    buf_put(&w->dirs, path, strlen(path) + 1);
+}
 
 static void walk_entry(void *arg, const char *name, const struct control_stat *st)
 {
@@ -114,9 +120,17 @@ static void walk_entry(void *arg, const char *name, const struct control_stat *s
     if (control_paths_id(w->t, path) == w->id) {
         memcpy(w->found, path, strlen(path) + 1);
         w->done = true;
-    } else if (st->type == CONTROL_DIR) {
-        buf_put(&w->dirs, path, strlen(path) + 1);
+    } else if (st->type == CONTROL_DIR || st->type == CONTROL_PAGES) {
+        walk_push(w, path, st->type);
     }
+}
+
+static bool walk_paged(void *arg, const char *name, const struct control_stat *st, uint64_t next)
+{
+    struct walk *w = arg;
+    (void)next;
+    walk_entry(w, name, st);
+    return !w->done;
 }
 
 /* An id given out by a former worker: which path has it? */
@@ -124,15 +138,17 @@ static int node_find(struct control_paths *t, uint64_t id, struct control_node *
 {
     struct walk w = {.t = t, .id = id};
     buf_init(&w.dirs, PATHS_MAX);
-    buf_put(&w.dirs, "", 1);
+    walk_push(&w, "", CONTROL_DIR);
     int err = w.dirs.err;
     for (size_t at = 0; err == 0 && !w.done && at < w.dirs.len;) {
         char dir[PATH_MAX]; /* a copy: the buffer moves while entries are added */
+        enum control_type type = w.dirs.data[at++];
         size_t len = strlen((const char *)w.dirs.data + at) + 1;
         memcpy(dir, w.dirs.data + at, len);
         at += len;
         w.dir = dir;
-        err = t->p->list(t->p->ctx, dir, walk_entry, &w);
+        err = type == CONTROL_PAGES ? t->p->page(t->p->ctx, dir, 0, walk_paged, &w)
+                                    : t->p->list(t->p->ctx, dir, walk_entry, &w);
         if (err == -ENOENT)
             err = 0; /* it vanished meanwhile */
     }

@@ -3,7 +3,7 @@
  * What is in .farm (farmfs-control(7)). On the control thread: of the node it sees what status_lock
  * guards, the configuration, the events and the inbox.
  */
-#include "node/node.h"
+#include "node/kept_files.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -40,8 +40,13 @@ static const struct file root_files[] = {
     {"drain", WRITE_FILE},
     {"ready", WRITE_FILE},
     {"scrub", {.type = CONTROL_FILE, .access = CONTROL_READ | CONTROL_WRITE}},
+    {"drop", WRITE_FILE},
     {"peers", DIRECTORY},
     {"nodes", DIRECTORY},
+    {"conflicts", {.type = CONTROL_PAGES, .access = CONTROL_READ}},
+    {"history", {.type = CONTROL_PAGES, .access = CONTROL_READ}},
+    {"why", DIRECTORY},
+    {"why.json", DIRECTORY},
     {NULL, {0}},
 };
 
@@ -75,13 +80,13 @@ static const struct file *file_named(const struct file *files, const char *name)
 
 /* ---- paths ---- */
 
-enum where { AT_ROOT, AT_PEER, AT_NODE };
+enum where { AT_ROOT, AT_PEER, AT_NODE, AT_KEPT, AT_WHY, AT_WHY_JSON };
 
 struct target {
     enum where where;
     size_t peer;      /* AT_PEER: which */
     char name[64];    /* AT_PEER, AT_NODE */
-    const char *file; /* within it; "": the directory itself */
+    const char *file; /* within it; "": the directory itself; AT_KEPT: the whole path */
 };
 
 static bool node_copy(struct node *n, const char *name, struct gossip *out)
@@ -109,11 +114,35 @@ static int peer_index(const struct node *n, const char *name, size_t *out)
     return -ENOENT;
 }
 
+/* What is told by other files of this room. */
+static bool other_target(const char *path, struct target *p)
+{
+    static const struct {
+        const char *dir;
+        enum where where;
+    } dirs[] = {{"conflicts/", AT_KEPT},
+                {"history/", AT_KEPT},
+                {"why/", AT_WHY},
+                {"why.json/", AT_WHY_JSON}};
+
+    for (size_t i = 0; i < sizeof dirs / sizeof dirs[0]; i++) {
+        size_t len = strlen(dirs[i].dir);
+        if (strncmp(path, dirs[i].dir, len) != 0)
+            continue;
+        p->where = dirs[i].where;
+        p->file = p->where == AT_KEPT ? path : path + len;
+        return true;
+    }
+    return false;
+}
+
 static int target_of(struct node *n, const char *path, struct target *p)
 {
     bool peer = strncmp(path, "peers/", 6) == 0;
 
     *p = (struct target){.where = AT_ROOT, .file = path};
+    if (other_target(path, p))
+        return 0;
     if (!peer && strncmp(path, "nodes/", 6) != 0)
         return 0;
     const char *name = path + 6;
@@ -141,6 +170,10 @@ static int files_stat(void *ctx, const char *path, struct control_stat *st)
     int rc = target_of(n, path, &p);
     if (rc)
         return rc;
+    if (p.where == AT_KEPT)
+        return kept_stat(n, p.file, st);
+    if (p.where == AT_WHY || p.where == AT_WHY_JSON)
+        return why_stat(n, p.file, st);
     if (!p.file[0]) {
         *st = (struct control_stat)DIRECTORY;
         return 0;
@@ -182,6 +215,9 @@ static int files_list(void *ctx, const char *path, control_list f, void *arg)
             f(arg, n->config->peers[i].name, &dir);
     } else if (p.where == AT_ROOT && strcmp(path, "nodes") == 0) {
         list_nodes(n, f, arg);
+    } else if (p.where == AT_WHY || p.where == AT_WHY_JSON || strcmp(path, "why") == 0 ||
+               strcmp(path, "why.json") == 0) {
+        return 0; /* they have what the folder has: it need not be said twice */
     } else if (p.file[0]) {
         return -ENOTDIR;
     } else {
@@ -307,6 +343,10 @@ static int files_read(void *ctx, const char *path, struct buf *out)
     int rc = target_of(n, path, &p);
     if (rc)
         return rc;
+    if (p.where == AT_KEPT)
+        return kept_read(n, p.file, out);
+    if (p.where == AT_WHY || p.where == AT_WHY_JSON)
+        return why_read(n, p.file, p.where == AT_WHY_JSON, out);
     const struct file *f = file_named(files_at(&p), p.file);
     if (!f)
         return -ENOENT;
@@ -342,15 +382,26 @@ static int files_write(void *ctx, const char *path, const void *data, size_t len
 {
     const struct file *f = file_named(root_files, path);
 
-    (void)data; /* the file's name says it all */
-    (void)len;
     if (!f || !(f->st.access & CONTROL_WRITE))
         return -EACCES;
-    char *command = strdup(path);
+    /* The file's name, and what was written to it. */
+    char *command = malloc(strlen(path) + len + 2);
+    if (command)
+        sprintf(command, "%s %.*s", path, (int)len, (const char *)data);
     int rc = command ? post(ctx, IN_COMMAND, command) : -ENOMEM;
     if (rc)
         free(command);
     return rc;
+}
+
+static int files_page(void *ctx, const char *path, uint64_t from, control_page f, void *arg)
+{
+    return kept_page(ctx, path, from, f, arg);
+}
+
+static int files_open(void *ctx, const char *path, int *fd)
+{
+    return kept_open(ctx, path, fd);
 }
 
 static void files_wait(void *ctx, const char *path, struct control_request *rq)
@@ -364,6 +415,8 @@ static void files_wait(void *ctx, const char *path, struct control_request *rq)
 const struct control_provider control_files = {
     .stat = files_stat,
     .list = files_list,
+    .page = files_page,
+    .open = files_open,
     .read = files_read,
     .stream = files_stream,
     .write = files_write,

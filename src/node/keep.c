@@ -70,6 +70,16 @@ bool keep_history(const struct node *n)
     return n->config->history_age_s > 0;
 }
 
+/* Of the clock as far as that is possible: ids tell the time, the oldest comes first. */
+static uint64_t new_key(struct node *n)
+{
+    uint64_t now = node_wall(n);
+
+    if (n->next_key < now && now < KEPT_HIDDEN_BIT)
+        n->next_key = now;
+    return n->next_key++;
+}
+
 /* ---- rows ---- */
 
 static void count(struct node *n, const struct index_kept *k, bool gone)
@@ -201,7 +211,7 @@ int keep_row(struct node *n, const struct keeping *what, struct loc *to)
     if (!k)
         return -ENOMEM;
     int rc = make_row(n, what, k);
-    k->key = n->next_key++;
+    k->key = new_key(n);
     if (!rc)
         rc = put_row(n, k);
     if (!rc && k->class == KEPT_CONFLICT)
@@ -287,7 +297,7 @@ int keep_now(struct node *n, int dirfd, const char *name, const char *path, enum
     if (!rc) {
         k->class = KEPT_CONFLICT;
         k->why = (uint8_t)why;
-        k->key = n->next_key++;
+        k->key = new_key(n);
         kept_row_of_stat(n, k, &st);
         k->path_len = (uint16_t)strnlen(path, sizeof k->path);
         memcpy(k->path, path, k->path_len);

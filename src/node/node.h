@@ -161,6 +161,7 @@ struct peer_shown {
     char error[400];
     bool met; /* backlog and lag are known */
     uint64_t backlog_entries, backlog_bytes, lag_ms, rtt_us, sent_bytes;
+    uint64_t acked_pos; /* of our log */
 };
 
 struct kept_later;
@@ -240,8 +241,9 @@ struct node {
 
     struct scan *scan; /* the walk, NULL: the folder is compared whole */
 
-    struct index_reader *reader; /* committed state, for the core thread */
-    struct effects effects;      /* planned, committed, to be run */
+    struct index_reader *reader;       /* committed state, for the core thread */
+    struct index_reader *files_reader; /* and for the control thread */
+    struct effects effects;            /* planned, committed, to be run */
     struct want *wants;
     size_t nwants, want_turn;
     uint64_t next_key; /* conflicts/<key>, history/<key> */

@@ -66,7 +66,12 @@ void node_health(const struct node *n, char *out, size_t size)
 
 void command_run(struct node *n, char *command)
 {
-    if (strcmp(command, "drain") == 0)
+    char *arg = strchr(command, ' ');
+    *arg++ = 0;
+    arg[strcspn(arg, "\n")] = 0;
+    if (strcmp(command, "drop") == 0)
+        keep_drop(n, arg);
+    else if (strcmp(command, "drain") == 0)
         node_set_state(n, STATE_DRAINING, "asked for");
     else if (strcmp(command, "ready") == 0 && n->state == STATE_DRAINING)
         node_set_state(n, STATE_READY, "");
@@ -372,7 +377,8 @@ static void show_peer(const struct node *n, const struct peer *p, struct peer_sh
                                .backlog_bytes = p->backlog_bytes,
                                .lag_ms = peer_lag_ms(n, p),
                                .rtt_us = p->session ? p->rtt_us : 0,
-                               .sent_bytes = p->sent_bytes};
+                               .sent_bytes = p->sent_bytes,
+                               .acked_pos = p->acked_pos};
     snprintf(out->state, sizeof out->state, "%s", peer_state(p));
     snprintf(out->error, sizeof out->error, "%s", peer_error(p));
     for (char *c = out->error; *c; c++)

@@ -265,6 +265,8 @@ static int open_rooms(struct node *n)
     if (!rc)
         rc = index_reader_new(n->index, &n->reader);
     if (!rc)
+        rc = index_reader_new(n->index, &n->files_reader);
+    if (!rc)
         rc = durable_start(n);
     return rc ? fail(n, "starting", rc) : 0;
 }
