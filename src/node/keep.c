@@ -170,7 +170,8 @@ static void set_path(struct node *n, struct index_kept *k, const struct keeping 
         node_path(n, what->rid, path, sizeof k->path);
     }
     size_t len = strlen(path);
-    memcpy(path + len, what->name, what->name_len);
+    if (what->name_len)
+        memcpy(path + len, what->name, what->name_len);
     k->path_len = (uint16_t)(len + what->name_len);
     if (path[0] == '(') /* no path: see node_path */
         k->path_len = 0;
