@@ -208,8 +208,8 @@ int ctl_why(const struct farm *f, const struct options *o)
     free(file);
     if (err == -ENOENT)
         fprintf(stderr,
-                "farmctl: why: /%s is not in the folder %s and never was, as far as is "
-                "known\n",
+                "farmctl: why: /%s is not in the folder %s and nothing is known of it (what was "
+                "deleted is forgotten when all nodes know; see farmctl history)\n",
                 path, farm_folder(f));
     free(path);
     if (err < 0)

@@ -38,6 +38,7 @@ rm "$W1/edited" && rm -r "$W1/gone-dir"
 printf 'one' >"$W1/two-files"
 mkdir "$W1/two-dirs" && printf '1' >"$W1/two-dirs/of-web1"
 printf 'a file' >"$W1/dir-and-file"
+wait_until '[[ $(on web1 why edited 2>&1) =~ is\ not\ there.*by\ web1,\ .*deleted\ it ]]' 5
 mv "$W1/mv" "$W1/moved/by-web1"
 mv "$W1/a" "$W1/b/a"
 chown 1234 "$W1/named"
@@ -102,10 +103,9 @@ refused 1 'is hidden under' "$(bin farmctl)" --folder "$W3" conflicts --drop "$h
 says "$(on web1 why "$W1/page")" "content +by web2, .*lost +by web1, .*conflict $id: changed on two nodes"
 says "$(on web3 why two-files-moved)" "hidden +by web1.* conflict $hidden"
 says "$(on web3 why "$W3/two-files-moved")" 'node +web1 has all of this'
-says "$(on web1 why edited)" 'is not there.*by web2, .*deleted it'
 says "$(on web1 why gone-dir)" 'name +by '
 says "$(on web1 why --json .)" '"there": true'
-refused 1 'never was' "$(bin farmctl)" --folder "$W1" why no/such/thing
+refused 1 'nothing is known' "$(bin farmctl)" --folder "$W1" why no/such/thing
 
 # ---- restore: beside, never over
 said=$(on web1 restore "$id" </dev/null)
