@@ -50,8 +50,13 @@ static int found_new(struct mount *m, uint64_t parent, const char *name, const s
 static void show(struct mount *m, struct found *f)
 {
     f->st.st_ino = ino_of(f->ref.lid);
-    /* The link that an orphan has is ours. */
-    if (f->st.st_nlink > 0 && !S_ISDIR(f->st.st_mode) && departed_has(&m->departed, f->ref.lid))
+    struct node_ref ref;
+    if (f->st.st_nlink == 0 || S_ISDIR(f->st.st_mode) || !departed_has(&m->departed, f->ref.lid))
+        return;
+    /* The links that an orphan has are ours: among the orphans, and in the history. */
+    if (nodes_get(m->env.nodes, f->ref.lid, &ref) == 0 && ref.orphan)
+        f->st.st_nlink = 0;
+    else
         f->st.st_nlink--;
 }
 
