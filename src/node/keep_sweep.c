@@ -117,11 +117,14 @@ static int visit_any(void *arg, const struct name_rec *name)
 static int collect_shelved(struct hidden_walk *w, const char *name, const struct index_node *row)
 {
     struct node *n = w->n;
-    int alive = -1; /* it has no name yet: one will come */
+    int alive = -1; /* no name: one will come, unless all of it has been collected */
 
     int rc = n->records.names_of(n->records.ctx, row->rid, visit_any, &alive);
-    if (rc < 0 || alive != 0)
+    if (rc < 0 || alive > 0)
         return rc < 0 ? rc : 0;
+    struct content_rec c;
+    if (alive < 0 && n->records.get_content(n->records.ctx, row->rid, &c) == 0)
+        return 0;
     rc = index_journal_drop(n->index, row->rid);
     if (!rc)
         rc = index_set_todo(n->index, row->rid, TODO_DIRTY | TODO_HELD | TODO_DATA, false);
