@@ -7,11 +7,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #define CHUNK (1u << 20)
@@ -69,6 +71,26 @@ static int open_kept(const struct farm *f, const struct kept *k, int *fd)
     return farm_stream(f, file, fd);
 }
 
+/* Of the kept file, ACLs too; those that may not be set here (security.*, say) are left out. */
+static int copy_xattrs(int from, int to)
+{
+    char names[XATTR_LIST_MAX], *value = malloc(XATTR_SIZE_MAX);
+    ssize_t n = flistxattr(from, names, sizeof(names)), len;
+    if (value == NULL)
+        return -ENOMEM;
+    int err = n < 0 && errno != EOPNOTSUPP ? -errno : 0;
+    for (const char *s = names; err == 0 && s < names + n; s += strlen(s) + 1) {
+        len = fgetxattr(from, s, value, XATTR_SIZE_MAX);
+        if (len < 0)
+            err = errno == ENODATA ? 0 : -errno;
+        else if (fsetxattr(to, s, value, (size_t)len, 0) < 0 && errno != EPERM &&
+                 errno != EOPNOTSUPP)
+            err = -errno;
+    }
+    free(value);
+    return err;
+}
+
 static int make_file(const struct farm *f, const struct kept *k, int dir, const char *name)
 {
     int from, err = open_kept(f, k, &from);
@@ -76,6 +98,8 @@ static int make_file(const struct farm *f, const struct kept *k, int dir, const 
         return err;
     int to = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     err = to < 0 ? -errno : copy(from, to);
+    if (err == 0)
+        err = copy_xattrs(from, to);
     close(from);
     if (to < 0)
         return err;

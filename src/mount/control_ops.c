@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -591,6 +592,60 @@ static void op_poll(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi,
     fuse_reply_poll(req, ready ? POLLIN | POLLRDNORM : 0);
 }
 
+/* ---- extended attributes: those of files of the disk ---- */
+
+/* A descriptor of what the node stands for; -ENODATA when it is no such file. */
+static int data_fd(struct control *c, fuse_ino_t ino, int *fd)
+{
+    const char *path;
+    struct control_stat st;
+    int err = control_paths_get(&c->paths, ino, &path);
+    if (err == 0)
+        err = path_stat(c, path, &st);
+    if (err == 0 && st.type != CONTROL_DATA)
+        err = -ENODATA;
+    return err < 0 ? err : c->p->open(c->p->ctx, path, fd);
+}
+
+/* size 0: how much there is. */
+static void reply_xattr(fuse_req_t req, ssize_t n, size_t size, const char *data)
+{
+    if (n < 0)
+        fuse_reply_err(req, errno);
+    else if (size == 0)
+        fuse_reply_xattr(req, (size_t)n);
+    else
+        fuse_reply_buf(req, data, (size_t)n);
+}
+
+static void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+{
+    int fd = -1, err = data_fd(fuse_req_userdata(req), ino, &fd);
+    char *data = err == 0 && size > 0 ? malloc(size) : NULL;
+    if (err < 0 || (size > 0 && data == NULL))
+        reply_error(req, err < 0 ? err : -ENOMEM);
+    else
+        reply_xattr(req, fgetxattr(fd, name, data, size), size, data);
+    if (fd >= 0)
+        close(fd);
+    free(data);
+}
+
+static void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
+{
+    int fd = -1, err = data_fd(fuse_req_userdata(req), ino, &fd);
+    char *data = err == 0 && size > 0 ? malloc(size) : NULL;
+    if (err == -ENODATA)
+        reply_xattr(req, 0, size, "");
+    else if (err < 0 || (size > 0 && data == NULL))
+        reply_error(req, err < 0 ? err : -ENOMEM);
+    else
+        reply_xattr(req, flistxattr(fd, data, size), size, data);
+    if (fd >= 0)
+        close(fd);
+    free(data);
+}
+
 /* ---- what is not possible here ---- */
 
 static void op_refuse_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
@@ -649,6 +704,8 @@ const struct fuse_lowlevel_ops control_ops = {
     .opendir = op_open,
     .readdir = op_readdir,
     .releasedir = op_release,
+    .getxattr = op_getxattr,
+    .listxattr = op_listxattr,
     .create = op_refuse_create,
     .mknod = op_refuse_mknod,
     .mkdir = op_refuse_mkdir,

@@ -590,7 +590,12 @@ int plan_keep(struct plan *p, const char *staged, const struct content_rec *c, e
     struct loc from;
 
     loc_str(&from, LOC_IN, staged);
-    int rc = handle_of_name(n->staging->in, staged, &h);
+    CLEANUP_FD int fd = openat(n->staging->in, staged, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    int rc = stage_attrs(n, fd, c->rid, c); /* its own: they are decided apart */
+    if (!rc)
+        rc = handle_of_fd(fd, &h);
     if (!rc)
         rc = content_winner(n, c->rid, &winner);
     struct keeping what = {

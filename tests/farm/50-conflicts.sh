@@ -25,6 +25,8 @@ for f in page same both edited seen named mv; do
     printf 'base' >"$W1/$f"
 done
 printf 'old' >"$W1/gone-dir/old"
+setfattr -n user.text -v hello "$W1/page"
+setfacl -m u:1234:rw- "$W1/page"
 barrier web1
 [[ $(on web1 conflicts) == 'no conflicts' ]] || fail "conflicts in a new folder"
 
@@ -114,6 +116,8 @@ said=$(on web1 restore "$id" </dev/null)
 on web3 restore "$hidden" --to "$W3/both-of-them" >/dev/null
 barrier web1 && barrier web3
 [[ $(sha256sum <"$W3/page.restored-1") == "$loser" && $(<"$W3/page") == 'page of web2' ]] || fail "restored, replicated, and nothing overwritten"
+[[ $(getfattr --only-values -n user.text "$W2/page.restored-1") == hello ]] || fail "extended attributes are not restored"
+getfacl -cp "$W2/page.restored-1" | grep -q '^user:1234:rw-' || fail "the access control list is not restored"
 [[ $(<"$W1/both-of-them") == one ]] || fail "restored to another path"
 refused 1 'nothing is kept' "$(bin farmctl)" --folder "$W1" restore 0123456789abcdef
 refused 2 '16 hex digits' "$(bin farmctl)" --folder "$W1" restore xyz
