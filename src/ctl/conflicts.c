@@ -10,6 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define DROP_MS 60000
+
 /* ---- lists ---- */
 
 struct listing {
@@ -101,13 +103,14 @@ static int wait_dropped(const struct farm *f, const char *dir, const char *id)
 {
     char file[64];
     snprintf(file, sizeof(file), "%s/%s.json", dir, id);
-    for (int i = 0; i < ANSWER_MS / 20; i++) {
+    for (int i = 0; i < DROP_MS / 20; i++) {
         int fd, err = farm_stream(f, file, &fd);
         if (err == -ENOENT)
             return EXIT_OK;
         if (err < 0)
             return ctl_failed(f, file, err);
         close(fd);
+        (void)watchdog_set(ANSWER_MS); /* it answers: it is at work */
         usleep(20000);
     }
     fprintf(stderr, "farmctl: conflict %s is still there: see farmctl events\n", id);

@@ -19,7 +19,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define EVICT_MAX 256u /* in one turn */
+#define EVICT_MAX 256u /* in one transaction */
+#define DROP_TURN_US 20000u
 #define SWEEP_EVERY_US (600ull * 1000 * 1000)
 
 struct kept_later {
@@ -544,35 +545,77 @@ static void evict(struct node *n, const struct limits *l)
     free(v);
 }
 
+/* In a transaction: all conflicts up to a key, the oldest first. */
+static int drop_rows(struct node *n, uint64_t upto, struct index_kept *v, size_t *count)
+{
+    for (*count = 0; *count < EVICT_MAX; ++*count) {
+        int rc = index_next_kept(n->index, KEPT_CONFLICT, 0, &v[*count]);
+        if (rc == -ENOENT || (rc == 0 && v[*count].key >= upto))
+            return 0;
+        if (!rc)
+            rc = drop_row(n, &v[*count]);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+/* Some of what is to be discarded: the core thread has other things to do. */
+static void drop_some(struct node *n)
+{
+    struct index_kept *v = malloc(EVICT_MAX * sizeof *v);
+    uint64_t until = node_mono(n) + DROP_TURN_US;
+    size_t count = EVICT_MAX;
+
+    while (v && count == EVICT_MAX && node_mono(n) < until) {
+        if (txn_begin(n) < 0)
+            break;
+        if (drop_rows(n, n->keep.drop_upto, v, &count) < 0) {
+            txn_abort(n);
+            break;
+        }
+        if (txn_commit(n) < 0)
+            break;
+        unlink_kept(n, v, count);
+        n->keep.dropped += count;
+    }
+    free(v);
+    if (count == EVICT_MAX)
+        return; /* goes on at the next turn */
+    n->keep.drop_upto = 0;
+    events_note(n->events, "dropped", "%zu conflicts were discarded on request", n->keep.dropped);
+}
+
 void keep_drop(struct node *n, const char *id)
 {
-    bool all = strcmp(id, "all") == 0, more = true;
-    uint64_t key = strtoull(id, NULL, 16);
+    struct index_kept *k = NULL;
 
-    while (more) {
-        struct index_kept *k = malloc(sizeof *k);
-        if (!k || txn_begin(n) < 0) {
-            free(k);
-            return;
-        }
-        int rc = all ? index_next_kept(n->index, KEPT_CONFLICT, 0, k)
-                     : get_row(n, KEPT_CONFLICT, key, k);
-        if (!all && rc == -ENOENT)
-            rc = get_row(n, KEPT_HISTORY, key, k);
-        if (!rc)
-            rc = drop_row(n, k);
-        if (rc)
-            txn_abort(n);
-        else
-            rc = txn_commit(n);
-        if (!rc) {
-            unlink_kept(n, k, 1);
-            events_note(n->events, "dropped", "conflict %016" PRIx64 " was discarded on request",
-                        k->key);
-        }
-        more = all && rc == 0;
-        free(k);
+    if (strcmp(id, "all") == 0) {
+        n->keep.drop_upto = new_key(n);
+        n->keep.dropped = 0;
+        return;
     }
+    uint64_t key = strtoull(id, NULL, 16);
+    k = malloc(sizeof *k);
+    int rc = k ? txn_begin(n) : -ENOMEM;
+    if (rc) {
+        free(k);
+        return;
+    }
+    rc = get_row(n, KEPT_CONFLICT, key, k);
+    if (rc == -ENOENT)
+        rc = get_row(n, KEPT_HISTORY, key, k);
+    if (!rc)
+        rc = drop_row(n, k);
+    if (rc)
+        txn_abort(n);
+    else
+        rc = txn_commit(n);
+    if (!rc) {
+        unlink_kept(n, k, 1);
+        events_note(n->events, "dropped", "%016" PRIx64 " was discarded on request", key);
+    }
+    free(k);
 }
 
 void keep_timer(struct node *n)
@@ -584,6 +627,8 @@ void keep_timer(struct node *n)
     };
 
     flush(n);
+    if (n->keep.drop_upto)
+        drop_some(n);
     uint64_t now = node_mono(n);
     if (now - n->keep.evict_us >= 1000000) {
         n->keep.evict_us = now;

@@ -174,6 +174,8 @@ struct keep {
     struct keep_total total[KEPT_CLASSES];
     uint64_t evicted, lost;      /* since the start */
     uint64_t evict_us, sweep_us; /* mono: when last */
+    uint64_t drop_upto;          /* conflicts with lower keys are being discarded; 0: none are */
+    size_t dropped;              /* so far */
     struct kept_later *later;    /* rows of what was kept outside of a transaction */
     struct kept_note *notes;     /* of this transaction */
     struct id128 *hidden;        /* of this transaction: names to be looked at */
