@@ -74,7 +74,7 @@ int main(int argc, char **argv)
         else
             index_abort(ix);
         if (!rc)
-            rc = index_sync(ix);
+            rc = index_mark_clean(ix);
         index_close(ix);
     }
     if (rc)
