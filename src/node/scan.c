@@ -468,7 +468,7 @@ int scan_new(struct node *n)
     s->first = !(n->meta.scanned & SCANNED_ONCE);
     s->recovering = n->unclean && (!n->args->restarted || (n->meta.scanned & SCAN_RECOVERING));
     s->started_us = s->told_us = node_mono(n);
-    s->limit = n->meta.next_lid;
+    s->limit = n->meta.next_lid - LIDS_BLOCK; /* load_meta has set a block aside for us */
     n->scan = s;
     return 0;
 }

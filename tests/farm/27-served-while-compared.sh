@@ -3,7 +3,7 @@
 # The folder is served while it is compared with the index: what was changed in the plain directory
 # is met by readers, by writers through the mount and by a peer's changes before its turn comes. The
 # comparison is made slow, so that it is still under way.
-# lab: own --nodes 2 --option 'compare-rate = 150'
+# lab: own --nodes 2 --option 'compare-rate = 100'
 # limit: 90
 # shellcheck source=lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -14,7 +14,7 @@ conflicts() { sed -n 's/^conflicts    //p' "$W1/.farm/status"; }
 
 # walked in the order in which directories were made: z is the last
 mkdir "$W1/a" "$W1/late" "$W1/z"
-for i in {1..900}; do
+for i in {1..450}; do
     printf 'a file' >"$W1/a/$i"
 done
 # larger than a block, so that a part of it can be written alone
