@@ -103,6 +103,14 @@ static void many_producers_keep_their_order(void **state)
     queue_fini(&q);
 }
 
+static size_t queued(struct queue *q)
+{
+    pthread_mutex_lock(&q->lock);
+    size_t n = q->n;
+    pthread_mutex_unlock(&q->lock);
+    return n;
+}
+
 static void close_wakes_waiting_producers(void **state)
 {
     (void)state;
@@ -111,7 +119,8 @@ static void close_wakes_waiting_producers(void **state)
     pthread_t t[PRODUCERS];
     assert_int_equal(queue_init(&q, 2), 0);
     start(&q, p, t);
-    usleep(20000); /* let them fill it and wait */
+    while (queued(&q) < 2) /* let them fill it and wait */
+        usleep(1000);
     queue_close(&q);
     unsigned accepted = 0, drained = 0;
     for (unsigned i = 0; i < PRODUCERS; i++) {
