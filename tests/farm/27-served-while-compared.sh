@@ -26,12 +26,14 @@ ln "$W1/z/20" "$W1/z/20-link"
 wait_until 'compared web1' 30
 barrier web1
 
+inode3=$(stat -c %i "$W2/z/3")
+
 lab stop web1
 (
     cd "$W1/z"
     printf 'offline' >./1              # changed, then appended to through the mount
     printf 'offline' | dd of=large bs=1 seek=300000 conv=notrunc status=none
-    printf 'old 2!' >./2 && touch -d '2021-01-01Z' ./2 # changed, then chmod through the mount
+    printf 'OLD 2' >./2 && touch -d '2021-01-01Z' ./2 # changed, then chmod through the mount
     mv 3 3-moved                       # renamed here, then renamed on through the mount
     mv 4 4-kept                        # renamed here, then its old name is used anew
     rm 5                               # removed here, then made anew
@@ -61,7 +63,7 @@ under_way "ready after a stop in order"
 printf ' mounted' >>"$W1/z/1"
 printf 'mounted' | dd of="$W1/z/large" bs=1 seek=10 conv=notrunc status=none
 chmod 600 "$W1/z/2"
-mv "$W1/z/3-moved" "$W1/a/3-moved"
+mv "$W1/z/3-moved" "$W1/3-moved" # the root is compared first
 printf 'mounted' >"$W1/z/4"
 printf 'mounted' >"$W1/z/5"
 printf ' mounted' >>"$W1/z/6"
@@ -80,9 +82,10 @@ is() { # FILE CONTENT
 is z/1 'offline mounted'
 [[ $(dd if="$W2/z/large" bs=1 skip=300000 count=7 status=none) == offline ]] || fail "the other part of a large file"
 [[ $(dd if="$W2/z/large" bs=1 skip=10 count=7 status=none) == mounted ]] || fail "the part written through the mount"
-is z/2 'old 2!'
+is z/2 'OLD 2'
 [[ $(stat -c %a "$W2/z/2") == 600 ]] || fail "a mode"
-is a/3-moved 'old 3'
+is 3-moved 'old 3'
+[[ $(stat -c %i "$W2/3-moved") == "$inode3" ]] || fail "a renamed file is another one"
 is z/4 mounted
 is z/4-kept 'old 4'
 is z/5 mounted
