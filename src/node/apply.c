@@ -644,7 +644,7 @@ static int visit_pending(void *arg, const void *data, size_t len)
     return rc ? rc : effects_add(&n->effects, &e);
 }
 
-int apply_pending(struct node *n)
+int apply_pending_load(struct node *n)
 {
     int rc = txn_begin(n);
     if (rc)
@@ -653,9 +653,12 @@ int apply_pending(struct node *n)
     size_t count = n->effects.n;
     txn_abort(n);
     n->effects.n = count; /* they are committed already */
-    if (!rc && n->effects.n)
-        log_info("finishing %zu steps that were under way", n->effects.n);
-    if (!rc)
-        effects_run(n, true);
     return rc;
+}
+
+void apply_pending_run(struct node *n)
+{
+    if (n->effects.n)
+        log_info("finishing %zu steps that were under way", n->effects.n);
+    effects_run(n, true);
 }

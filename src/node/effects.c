@@ -36,6 +36,26 @@ void effects_clear(struct effects *e)
     memset(e, 0, sizeof *e);
 }
 
+static void handle_encode(struct buf *b, const struct handle *h)
+{
+    buf_put_u32(b, (uint32_t)h->type);
+    buf_put_u8(b, h->len);
+    buf_put(b, h->bytes, h->len);
+}
+
+static void handle_decode(struct cur *c, struct handle *h)
+{
+    h->type = (int32_t)cur_u32(c);
+    h->len = cur_u8(c);
+    if (h->len > HANDLE_BYTES_MAX) {
+        c->err = FARM_ECORRUPT;
+        h->len = 0;
+    }
+    const uint8_t *p = cur_raw(c, h->len);
+    if (p)
+        memcpy(h->bytes, p, h->len);
+}
+
 static void loc_encode(struct buf *b, const struct loc *l)
 {
     buf_put_u8(b, l->kind);
@@ -44,6 +64,7 @@ static void loc_encode(struct buf *b, const struct loc *l)
     buf_put_u64(b, l->lid);
     buf_put_u8(b, l->len);
     buf_put(b, l->name, l->len);
+    handle_encode(b, &l->dir);
 }
 
 static void loc_decode(struct cur *c, struct loc *l)
@@ -59,6 +80,7 @@ static void loc_decode(struct cur *c, struct loc *l)
     const uint8_t *p = cur_raw(c, l->len);
     if (p)
         memcpy(l->name, p, l->len);
+    handle_decode(c, &l->dir);
 }
 
 void effect_encode(struct buf *b, const struct effect *e)
@@ -72,9 +94,7 @@ void effect_encode(struct buf *b, const struct effect *e)
     buf_put_u64(b, e->old_lid);
     buf_put_u64(b, e->rid.node);
     buf_put_u64(b, e->rid.n);
-    buf_put_u32(b, (uint32_t)e->handle.type);
-    buf_put_u8(b, e->handle.len);
-    buf_put(b, e->handle.bytes, e->handle.len);
+    handle_encode(b, &e->handle);
 }
 
 int effect_decode(struct cur *c, struct effect *e)
@@ -89,13 +109,9 @@ int effect_decode(struct cur *c, struct effect *e)
     e->old_lid = cur_u64(c);
     e->rid.node = cur_u64(c);
     e->rid.n = cur_u64(c);
-    e->handle.type = (int32_t)cur_u32(c);
-    e->handle.len = cur_u8(c);
-    if (e->handle.len > HANDLE_BYTES_MAX || e->op < EFFECT_MOVE || e->op > EFFECT_ATTR)
+    handle_decode(c, &e->handle);
+    if (e->op < EFFECT_MOVE || e->op > EFFECT_ATTR)
         return FARM_ECORRUPT;
-    const uint8_t *p = cur_raw(c, e->handle.len);
-    if (p)
-        memcpy(e->handle.bytes, p, e->handle.len);
     return cur_done(c);
 }
 
@@ -104,55 +120,68 @@ uint64_t loc_key(const struct loc *l)
     return l->kind == LOC_DIR ? claims_key(l->lid, l->name, l->len) : 0;
 }
 
-/* The directory of a location; *ref is to be given back when it is not NULL. */
-static int loc_open(struct node *n, const struct loc *l, struct node_fd **ref, int *fd)
+/* The directory of a location. */
+struct end {
+    struct node_fd *ref;
+    bool opened; /* fd is ours */
+    int fd;
+    char name[256];
+};
+
+/* A directory that leaves the tree has no row any more: by its handle. */
+static int dir_open(struct node *n, const struct loc *l, struct end *x)
 {
-    *ref = NULL;
+    int rc = nodes_get_fd(n->nodes, l->lid, NODES_PATH, &x->ref, &x->fd);
+    if ((rc != -ENOENT && rc != -ESTALE) || l->dir.len == 0)
+        return rc;
+    rc = handle_open(n->args->rootfd, &l->dir, O_PATH | O_DIRECTORY | O_NOFOLLOW, &x->fd);
+    x->opened = rc == 0;
+    return rc;
+}
+
+static int end_open(struct node *n, const struct loc *l, struct end *x)
+{
+    memcpy(x->name, l->name, l->len);
+    x->name[l->len] = 0;
     switch (l->kind) {
-    case LOC_DIR: return nodes_get_fd(n->nodes, l->lid, NODES_PATH, ref, fd);
-    case LOC_IN: *fd = n->staging->in; return 0;
-    case LOC_HIDDEN: *fd = n->staging->hidden; return 0;
-    case LOC_ORPHAN: *fd = n->staging->orphans; return 0;
-    case LOC_CONFLICT: *fd = n->staging->conflicts; return 0;
-    case LOC_HISTORY: *fd = n->staging->history; return 0;
+    case LOC_DIR: return dir_open(n, l, x);
+    case LOC_IN: x->fd = n->staging->in; return 0;
+    case LOC_HIDDEN: x->fd = n->staging->hidden; return 0;
+    case LOC_ORPHAN: x->fd = n->staging->orphans; return 0;
+    case LOC_CONFLICT: x->fd = n->staging->conflicts; return 0;
+    case LOC_HISTORY: x->fd = n->staging->history; return 0;
     default: return -EINVAL;
     }
 }
 
-static void loc_name(const struct loc *l, char out[256])
+static void end_close(struct node *n, struct end *x)
 {
-    memcpy(out, l->name, l->len);
-    out[l->len] = 0;
+    if (x->ref)
+        nodes_put_fd(n->nodes, x->ref);
+    if (x->opened)
+        close(x->fd);
 }
 
 struct ends {
-    struct node_fd *rfrom, *rto, *rdis;
-    int from, to, displaced;
-    char nfrom[256], nto[256], ndisplaced[256];
+    struct end from, to, displaced;
 };
 
 static int ends_open(struct node *n, const struct effect *e, struct ends *x)
 {
     memset(x, 0, sizeof *x);
-    int rc = loc_open(n, &e->from, &x->rfrom, &x->from);
+    int rc = end_open(n, &e->from, &x->from);
     if (!rc && e->to.kind)
-        rc = loc_open(n, &e->to, &x->rto, &x->to);
+        rc = end_open(n, &e->to, &x->to);
     if (!rc && e->displaced.kind)
-        rc = loc_open(n, &e->displaced, &x->rdis, &x->displaced);
-    loc_name(&e->from, x->nfrom);
-    loc_name(&e->to, x->nto);
-    loc_name(&e->displaced, x->ndisplaced);
+        rc = end_open(n, &e->displaced, &x->displaced);
     return rc;
 }
 
 static void ends_close(struct node *n, struct ends *x)
 {
-    if (x->rfrom)
-        nodes_put_fd(n->nodes, x->rfrom);
-    if (x->rto)
-        nodes_put_fd(n->nodes, x->rto);
-    if (x->rdis)
-        nodes_put_fd(n->nodes, x->rdis);
+    end_close(n, &x->from);
+    end_close(n, &x->to);
+    end_close(n, &x->displaced);
 }
 
 /* The path of a name in a directory, "" when it has none. In effects_run, which has the reader. */
@@ -191,16 +220,16 @@ static int make_room(struct node *n, const struct effect *e, const struct ends *
 {
     struct stat st;
 
-    if (fstatat(x->to, x->nto, &st, AT_SYMLINK_NOFOLLOW) < 0)
+    if (fstatat(x->to.fd, x->to.name, &st, AT_SYMLINK_NOFOLLOW) < 0)
         return errno == ENOENT ? 0 : -errno;
     if (!e->old_lid)
-        return e->to.kind == LOC_DIR ? move_aside(n, e, x->to, x->nto) : 0;
+        return e->to.kind == LOC_DIR ? move_aside(n, e, x->to.fd, x->to.name) : 0;
     if (!e->displaced.kind)
         return 0;
     if (S_ISDIR(st.st_mode))
-        return renameat(x->to, x->nto, x->displaced, x->ndisplaced) < 0 ? -errno : 0;
+        return renameat(x->to.fd, x->to.name, x->displaced.fd, x->displaced.name) < 0 ? -errno : 0;
     /* A second name first, so that the place is never empty. */
-    if (linkat(x->to, x->nto, x->displaced, x->ndisplaced, 0) == 0 || errno == EEXIST)
+    if (linkat(x->to.fd, x->to.name, x->displaced.fd, x->displaced.name, 0) == 0 || errno == EEXIST)
         return 0;
     if (!is_kept(&e->displaced))
         return -errno;
@@ -213,18 +242,24 @@ static int run_link(struct node *n, const struct ends *x)
 {
     char name[32];
 
-    if (linkat(x->from, x->nfrom, x->to, x->nto, 0) == 0)
+    if (linkat(x->from.fd, x->from.name, x->to.fd, x->to.name, 0) == 0)
         return 0;
     if (errno != EEXIST)
         return -errno;
     snprintf(name, sizeof name, "l%016llx", (unsigned long long)n->next_key++);
-    if (linkat(x->from, x->nfrom, n->staging->in, name, 0) < 0)
+    if (linkat(x->from.fd, x->from.name, n->staging->in, name, 0) < 0)
         return -errno;
-    if (renameat(n->staging->in, name, x->to, x->nto) == 0)
+    if (renameat(n->staging->in, name, x->to.fd, x->to.name) == 0)
         return 0;
     int rc = -errno;
     unlinkat(n->staging->in, name, 0);
     return rc;
+}
+
+static bool same_loc(const struct loc *a, const struct loc *b)
+{
+    return a->kind == b->kind && a->lid == b->lid && a->len == b->len &&
+           memcmp(a->name, b->name, a->len) == 0;
 }
 
 static int run_move(struct node *n, const struct effect *e)
@@ -235,14 +270,14 @@ static int run_move(struct node *n, const struct effect *e)
     int rc = ends_open(n, e, &x);
     if (rc)
         goto out;
-    if (handle_of_name(x.to, x.nto, &h) == 0 && handle_eq(&h, &e->handle)) {
+    if (handle_of_name(x.to.fd, x.to.name, &h) == 0 && handle_eq(&h, &e->handle)) {
         /* Done already. A rename between two names of one inode does nothing: drop the old one. */
-        if (handle_of_name(x.from, x.nfrom, &h) == 0 && handle_eq(&h, &e->handle) && !e->dir &&
-            (x.from != x.to || strcmp(x.nfrom, x.nto) != 0) && e->op == EFFECT_MOVE)
-            unlinkat(x.from, x.nfrom, 0);
+        if (handle_of_name(x.from.fd, x.from.name, &h) == 0 && handle_eq(&h, &e->handle) &&
+            !e->dir && e->op == EFFECT_MOVE && !same_loc(&e->from, &e->to))
+            unlinkat(x.from.fd, x.from.name, 0);
         goto out;
     }
-    if (handle_of_name(x.from, x.nfrom, &h) < 0 || !handle_eq(&h, &e->handle)) {
+    if (handle_of_name(x.from.fd, x.from.name, &h) < 0 || !handle_eq(&h, &e->handle)) {
         rc = -ENOENT;
         goto out;
     }
@@ -252,7 +287,7 @@ static int run_move(struct node *n, const struct effect *e)
     if (e->op == EFFECT_LINK)
         rc = run_link(n, &x);
     else
-        rc = renameat(x.from, x.nfrom, x.to, x.nto) < 0 ? -errno : 0;
+        rc = renameat(x.from.fd, x.from.name, x.to.fd, x.to.name) < 0 ? -errno : 0;
 out:
     ends_close(n, &x);
     return rc;
@@ -264,9 +299,9 @@ static int run_remove(struct node *n, const struct effect *e)
     struct handle h;
 
     int rc = ends_open(n, e, &x);
-    if (!rc && handle_of_name(x.from, x.nfrom, &h) == 0 &&
+    if (!rc && handle_of_name(x.from.fd, x.from.name, &h) == 0 &&
         (!e->handle.len || handle_eq(&h, &e->handle)) &&
-        unlinkat(x.from, x.nfrom, e->dir ? AT_REMOVEDIR : 0) < 0)
+        unlinkat(x.from.fd, x.from.name, e->dir ? AT_REMOVEDIR : 0) < 0)
         rc = -errno;
     ends_close(n, &x);
     return rc == -ENOENT || rc == -ESTALE ? 0 : rc;

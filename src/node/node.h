@@ -77,7 +77,8 @@ struct loc {
     uint8_t kind;
     uint8_t len;
     uint8_t name[255];
-    uint64_t lid; /* LOC_DIR: the directory */
+    uint64_t lid;      /* LOC_DIR: the directory */
+    struct handle dir; /* and its handle: when it goes too, its lid is not known after the commit */
 };
 enum effect_op {
     EFFECT_MOVE = 1,   /* from -> to; what is at `to` goes to `displaced` or is replaced */
@@ -437,11 +438,14 @@ uint64_t loc_key(const struct loc *l);
 FARM_MUSTUSE int apply_batch(struct node *n, struct session *s, struct batch *b);
 /* What was done through the mount, in a transaction of its own; and what the view says of it. */
 FARM_MUSTUSE int apply_local(struct node *n);
-/* After a restart: effects that were committed and perhaps not run. */
-FARM_MUSTUSE int apply_pending(struct node *n);
 /* The same in a transaction in which f has its say: after the local operations are in the records,
  * before the view is asked. f may be called again (a name was just being changed). */
 FARM_MUSTUSE int apply_with(struct node *n, int (*f)(struct plan *p, void *arg), void *arg);
+/* After a restart: effects that were committed and perhaps not run. They are taken up before the
+ * first transaction, or its commit would take their place; from then on commits keep them until
+ * they are run. */
+FARM_MUSTUSE int apply_pending_load(struct node *n);
+void apply_pending_run(struct node *n);
 /* Content that is to be asked for, in a transaction: its record is ahead of the file / the file is
  * not what its record says (and is kept when it is replaced); and no more. */
 FARM_MUSTUSE int apply_want(struct node *n, struct id128 rid, struct stamp stamp);

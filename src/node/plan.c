@@ -73,6 +73,7 @@ static int loc_of_place(struct plan *p, struct id128 nid, const struct place *pl
         return rc;
     loc_set(l, LOC_DIR, pl->name, pl->name_len);
     l->lid = dir.lid;
+    l->dir = dir.handle;
     return touch(p, dir.lid);
 }
 

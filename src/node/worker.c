@@ -321,9 +321,11 @@ static int recover(struct node *n)
 {
     int rc = scan_new(n);
     if (!rc)
+        rc = apply_pending_load(n);
+    if (!rc)
         rc = keep_open(n);
     if (!rc)
-        rc = apply_pending(n);
+        apply_pending_run(n);
     if (!rc) /* what lies in in/ belongs to nobody now */
         rc = staging_clean(n->staging, false);
     if (!rc)
