@@ -85,6 +85,9 @@ static void test_hlc_follows_wall_clock_and_peers(void **state)
     assert_true(hlc_observe(&h, 1000, hlc_from_us(5000)));
     assert_true(hlc_tick(&h, 1000, 0) > hlc_from_us(5000));
     assert_int_equal(hlc_to_us(hlc_tick(&h, 9000, 0)), 9000);
+    /* what it follows has the very time of the wall clock, or is the next count */
+    assert_int_equal(hlc_tick(&h, 9500, hlc_from_us(9500)), hlc_from_us(9500) + 1);
+    assert_int_equal(hlc_tick(&h, 9000, h.last + 1), hlc_from_us(9500) + 3);
 }
 
 static void test_hlc_is_not_carried_away(void **state)
