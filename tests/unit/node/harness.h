@@ -14,6 +14,7 @@
 #include "memrecords.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <ftw.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -120,6 +121,7 @@ static void down(void)
 {
     struct node *n = &t.n;
 
+    durable_stop(n);
     index_reader_free(n->reader);
     scan_free(n);
     nodes_free(n->nodes);
