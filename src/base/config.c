@@ -307,6 +307,7 @@ static const struct key keys[] = {
     {SECTION_FOLDER, "history-quota", OF(history_quota), set_quota, false, false, QUOTA_RULE},
     {SECTION_FOLDER, "conflicts-age", OF(conflicts_age_s), set_age, false, false, AGE_RULE},
     {SECTION_FOLDER, "conflicts-quota", OF(conflicts_quota), set_quota, false, false, QUOTA_RULE},
+    {SECTION_FOLDER, "retention", OF(retention_s), set_age, false, false, AGE_RULE},
     {SECTION_FOLDER, "compare-rate", OF(compare_rate), set_compare_rate, false, false,
      "names a second, 1 to 10000000"},
     {SECTION_FOLDER, "scrub", OF(scrub_rate), set_rate, false, false,
@@ -567,7 +568,7 @@ static int load(struct parse *p, const char *file, struct config **out)
     if (p->c != NULL) {
         p->c->seal_after_ms = 2000;
         p->c->history_quota = p->c->conflicts_quota = 1ull << 30;
-        p->c->conflicts_age_s = 30 * 86400;
+        p->c->conflicts_age_s = p->c->retention_s = 30 * 86400;
         p->c->scrub_rate = SCRUB_RATE;
         p->c->scrub_every_s = SCRUB_EVERY_S;
         p->c->file = strdup(file);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-#include "core/replica.h"
+#include "core/replica_i.h"
 
 #include "base/cleanup.h"
 
@@ -10,8 +10,7 @@ struct id128 replica_new_id(struct replica *p)
     return (struct id128){p->node, p->next_id++};
 }
 
-/* The stamp of the next record; known from now on. */
-static int next_stamp(struct replica *p, struct stamp *out)
+int replica_stamp(struct replica *p, struct stamp *out)
 {
     int rc = vvec_raise(&p->know, p->node, p->next_seq);
 
@@ -128,7 +127,7 @@ static int set_nowhere(struct replica *p, struct id128 nid)
 /* Stamp n and put it: it follows its own last version. */
 static int put_stamped(struct replica *p, struct name_rec *n, uint64_t hlc)
 {
-    int rc = next_stamp(p, &n->h.stamp);
+    int rc = replica_stamp(p, &n->h.stamp);
 
     n->h.hlc = hlc;
     return rc < 0 ? rc : p->r->put_name(p->r->ctx, n, p->node);
@@ -272,7 +271,7 @@ static int renew_dir(struct replica *p, uint64_t wall_us, struct id128 rid)
         return rc;
     c.base = c.h.stamp;
     c.h.hlc = hlc_tick(&p->clock, wall_us, c.h.hlc);
-    rc = next_stamp(p, &c.h.stamp);
+    rc = replica_stamp(p, &c.h.stamp);
     if (rc == 0)
         rc = p->r->put_content(p->r->ctx, &c, p->node);
     if (rc == 0)
@@ -280,7 +279,7 @@ static int renew_dir(struct replica *p, uint64_t wall_us, struct id128 rid)
     if (rc < 0)
         return rc == -ENOENT ? 0 : rc;
     a.h.hlc = hlc_tick(&p->clock, wall_us, a.h.hlc);
-    rc = next_stamp(p, &a.h.stamp);
+    rc = replica_stamp(p, &a.h.stamp);
     return rc < 0 ? rc : p->r->put_attr(p->r->ctx, &a, p->node);
 }
 
@@ -575,7 +574,7 @@ int replica_content(struct replica *p, uint64_t wall_us, uint64_t at, struct con
         if (rc < 0)
             return rc;
     }
-    rc = next_stamp(p, &c->h.stamp);
+    rc = replica_stamp(p, &c->h.stamp);
     if (rc < 0)
         return rc;
     c->h.hlc = next_hlc(p, wall_us, at, prev.h.hlc);
@@ -607,7 +606,7 @@ int replica_attr(struct replica *p, uint64_t wall_us, uint64_t at, struct attr_r
         if (rc == 0 && c.h.hlc > after)
             after = c.h.hlc;
     }
-    rc = next_stamp(p, &a->h.stamp);
+    rc = replica_stamp(p, &a->h.stamp);
     if (rc < 0)
         return rc;
     a->h.hlc = next_hlc(p, wall_us, at, after);
@@ -674,8 +673,7 @@ static int merge_attr(struct replica *p, const struct attr_rec *a, uint64_t sour
     return p->r->put_attr(p->r->ctx, a, source);
 }
 
-/* The fields that no honest peer gets wrong. */
-static int check_head(const struct replica *p, const struct rec_head *h)
+int replica_check(const struct replica *p, const struct rec_head *h)
 {
     if (h->stamp.node == 0 || h->stamp.seq == 0 || h->hlc == 0 || h->hlc > HLC_LIMIT)
         return FARM_EPROTO;
@@ -688,7 +686,7 @@ int replica_merge(struct replica *p, uint64_t wall_us, const struct record *rec,
     const struct rec_head *h = record_head(rec);
     struct vvec seen = p->seen;
     enum merge_result res = MERGE_OLD;
-    int rc = check_head(p, h);
+    int rc = replica_check(p, h);
 
     if (rc == 0)
         rc = vvec_raise(&seen, h->stamp.node, h->stamp.seq);

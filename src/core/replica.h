@@ -91,6 +91,15 @@ enum merge_result {
  * known id). -ESTALE: it is ours and newer than we are: this node was rolled back or cloned. */
 FARM_MUSTUSE int replica_merge(struct replica *p, uint64_t wall_us, const struct record *rec,
                                uint64_t source, enum merge_result *result, bool *skewed);
+/* This node goes on under a new id, p->node: what it stamped under `old` from the number `from` on
+ * was made twice (a copy of this node's state was put back, and others know what the first life
+ * made of these numbers). A record that has such a stamp gets a new one. Contents before names. */
+FARM_MUSTUSE int replica_renew(struct replica *p, uint64_t old, uint64_t from,
+                               const struct record *rec);
+/* Rejoining: the peer's record is put whatever we hold, also again when it is the same. MERGE_OLD:
+ * it was the same; MERGE_CONFLICT: ours was not part of it and is to be preserved. */
+FARM_MUSTUSE int replica_take(struct replica *p, const struct record *rec, uint64_t source,
+                              enum merge_result *result);
 /* The end of a peer's log: all records that it held when it knew this have been merged here, or
  * were known already. Its knowledge becomes ours. FARM_EFULL. */
 FARM_MUSTUSE int replica_learn(struct replica *p, const struct vvec *know);

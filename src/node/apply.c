@@ -283,22 +283,25 @@ static int item_content(struct applying *a, struct batch_item *it, enum merge_re
         if (had && before->size == c->size && memcmp(before->digest, c->digest, DIGEST_LEN) == 0 &&
             !apply_is_wanted(n, c->rid))
             return content_same(a, c->rid);
-        return apply_want(n, c->rid, c->h.stamp);
+        if (result == MERGE_CONFLICT) /* what comes is not in conflict with this version any more */
+            rc = plan_keep_inode(&a->plan, before, KEPT_EDITED);
+        return rc ? rc : apply_want(n, c->rid, c->h.stamp);
     }
 }
 
 static int merge_one(struct applying *a, struct batch_item *it, enum merge_result *result)
 {
     struct node *n = a->n;
-    struct vvec know = n->replica.know;
     bool skewed = false;
 
+    if (n->meta.rejoin_pos && !a->batch->resent)
+        return replica_take(&n->replica, &it->rec, session_node(a->session), result);
+    struct vvec know = n->replica.know;
     if (a->batch->repair) /* what is known and not here was lost, not collected: a peer has it */
         n->replica.know.n = 0;
-
     int rc = replica_merge(&n->replica, node_wall(n), &it->rec, session_node(a->session), result,
                            &skewed);
-    if (a->batch->resent) /* out of the log's order: what came before it may not be here */
+    if (a->batch->repair)
         n->replica.know = know;
     if (skewed)
         events_raise(n->events, "clock",
@@ -450,6 +453,13 @@ static int remember_peer(struct applying *a)
         return rc;
     if (a->batch->pos > p.applied)
         p.applied = a->batch->pos;
+    for (size_t i = 0; i < a->batch->n; i++) {
+        struct stamp stamp = record_head(&a->batch->items[i].rec)->stamp;
+        if (stamp.node != p.node || stamp.seq <= p.run_seen)
+            continue;
+        p.run = session_peer_run(a->session);
+        p.run_seen = stamp.seq;
+    }
     p.seen_us = node_wall(n);
     return index_put_peer(n->index, &p);
 }
@@ -564,6 +574,53 @@ static int own_changes(struct node *n, bool walk, bool *idle)
         rc = scan_slice(n);
     *idle = walk && count == 0 && scan_idle(n) && tail == intent_tail(n->intents);
     return rc ? rc : local_finish(n);
+}
+
+static int try_work(struct applying *a, const struct work *w)
+{
+    struct node *n = a->n;
+
+    int rc = txn_begin(n);
+    if (rc)
+        return rc;
+    rc = apply_drain(n);
+    if (!rc)
+        rc = w->before(w->arg, &a->plan);
+    if (!rc)
+        rc = plan_view(&a->plan);
+    if (!rc)
+        rc = w->after(w->arg);
+    if (!rc)
+        rc = plan_finish(&a->plan);
+    if (!rc)
+        rc = claim_all(a);
+    if (!rc) {
+        n->watch = &a->watch;
+        rc = apply_drain(n);
+        n->watch = NULL;
+    }
+    if (rc) {
+        txn_abort(n);
+        return rc;
+    }
+    rc = txn_commit(n);
+    if (rc == 0)
+        effects_run(n, false);
+    return rc;
+}
+
+int apply_work(struct node *n, const struct work *w)
+{
+    struct applying a;
+
+    for (unsigned tries = 0;; tries++) {
+        applying_init(&a, n, NULL, NULL);
+        int rc = try_work(&a, w);
+        applying_fini(&a, rc == 0);
+        if (rc != -EAGAIN)
+            return rc;
+        usleep(tries < 50 ? 50 : 2000);
+    }
 }
 
 static int try_own(struct applying *a, bool walk, int (*f)(struct plan *p, void *arg), void *arg)

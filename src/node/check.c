@@ -304,6 +304,47 @@ static int take_known(struct node *n, const struct check_dir *d, const uint8_t *
     return rc;
 }
 
+static bool same_target(const struct check_dir *d, struct node *n, const char *name,
+                        struct id128 rid)
+{
+    char target[TARGET_LEN_MAX + 1];
+    struct content_rec c;
+
+    ssize_t len = readlinkat(d->fd, name, target, sizeof target);
+    return len > 0 && n->records.get_content(n->records.ctx, rid, &c) == 0 && c.target_len == len &&
+           memcmp(c.target, target, (size_t)len) == 0;
+}
+
+/* A directory, symlink or FIFO that is another inode now and the same thing: the folder was copied,
+ * or restored from a copy. */
+static bool is_rehomed(struct node *n, const struct check_dir *d, const char *name,
+                       const struct look *l)
+{
+    if (!l->rowed || l->row.type != type_of(&l->st))
+        return false;
+    return l->row.type == NODE_DIR || l->row.type == NODE_FIFO ||
+           (l->row.type == NODE_LNK && same_target(d, n, name, l->row.rid));
+}
+
+static int take_rehomed(struct node *n, struct look *l)
+{
+    struct index_node *row = &l->row;
+    uint64_t was = row->lid;
+
+    row->handle = l->h;
+    int rc = new_lid(n, &l->h, row->type, &row->lid);
+    if (!rc)
+        rc = index_put_node(n->index, row, false);
+    if (!rc)
+        rc = map_u64_set(&n->settle, row->lid, n, NULL);
+    nodes_remove(n->nodes, was);
+    if (!rc && row->type == NODE_DIR)
+        rc = scan_late(n, row->lid);
+    if (!rc && row->type == NODE_DIR)
+        rc = local_touch_dir(n, row->lid);
+    return rc ? rc : local_stat(n, row->lid, false, 0);
+}
+
 static int take(struct node *n, struct check_dir *d, const char *name, struct look *l)
 {
     struct index_node known;
@@ -325,6 +366,8 @@ static int take(struct node *n, struct check_dir *d, const char *name, struct lo
             rc = keep_stale(n, d, name, &l->row);
         return rc ? rc : check_replaced(n, &l->row, lid, &l->h);
     }
+    if (is_known && is_rehomed(n, d, name, l))
+        return take_rehomed(n, l);
     int rc = check_drop(n, d->rid, text, len);
     if (!rc)
         rc = is_known ? take_new(n, d, name, l) : take_known(n, d, text, len, &known);

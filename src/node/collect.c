@@ -2,7 +2,8 @@
 /*
  * Tombstones that every member is known to have seen are collected (core/collect.h). Members are
  * the configured peers, their peers as they say, and so on; each says once a second what it holds
- * on disk. One that was not heard of since the start is waited for.
+ * on disk. One that was not heard of since the start is waited for, up to the folder's retention:
+ * then it has to rejoin (rejoin.c).
  */
 #include "node/node.h"
 
@@ -64,7 +65,9 @@ static bool find_stable(const struct node *n, struct vvec *stable)
 /* In a transaction. */
 static int collect_some(struct node *n, const struct vvec *stable, uint64_t *count)
 {
-    uint64_t pos = n->collect_from;
+    uint64_t pos = n->collect_from, now = node_wall(n);
+    uint64_t keep = n->config->retention_s * 1000000;
+    uint64_t before = keep && now > keep ? hlc_from_us(now - keep) : 0;
     struct id128 inode;
     bool done;
 
@@ -75,7 +78,7 @@ static int collect_some(struct node *n, const struct vvec *stable, uint64_t *cou
             return 0;
         }
         if (!rc)
-            rc = collect_inode(&n->replica, inode, stable, 0, &done);
+            rc = collect_inode(&n->replica, inode, stable, before, &done);
         if (rc)
             return rc;
         *count += done;
@@ -89,12 +92,17 @@ void collect_round(struct node *n)
     static struct vvec stable; /* core thread */
     uint64_t count = 0;
 
-    if (!find_stable(n, &stable))
+    if (n->scan || n->meta.rejoin_pos)
         return;
+    if (!find_stable(n, &stable))
+        stable.n = 0;           /* what is older than the retention goes all the same */
     if (n->collect_from == 0) { /* a new pass finds nothing where nothing more was seen */
-        if (vvec_includes(&n->collect_stable, &stable))
+        if (vvec_includes(&n->collect_stable, &stable) &&
+            (n->config->retention_s == 0 ||
+             node_mono(n) - n->collect_us < n->config->retention_s * 1000000 / 30))
             return;
         n->collect_stable = stable;
+        n->collect_us = node_mono(n);
     }
     if (txn_begin(n) < 0)
         return;

@@ -125,6 +125,7 @@ struct peer {
     struct session *session;        /* NULL: not connected */
     struct session *starting;       /* in its handshake */
     uint64_t node;                  /* its id, 0 unknown yet */
+    uint64_t former, former_us;     /* the id that it was last met under, when (wall) */
     uint64_t away_us;               /* mono: since when it is not connected */
     uint64_t behind_pos, behind_us; /* a position of its log we lack, since when (mono; 0: none) */
     int code;                       /* why it is not connected */
@@ -219,7 +220,10 @@ struct node {
     struct durable *durable;
     struct vvec synced_know;    /* knowledge that outlives a crash of the machine: what members are
                                    told, who collect by it */
+    atomic_bool rejoining;   /* meta.rejoin_pos is set; for other threads */
+    struct vvec rejoin_held;    /* rejoining: the versions that we had */
     struct vvec collect_stable; /* what all had seen when the last pass began */
+    uint64_t collect_us;        /* when that was (mono) */
     uint64_t collect_from;      /* log position of the tombstone to be looked at next */
     uint64_t collected;         /* inodes, since the start */
     uint64_t commit_next_us;    /* the next local transaction not before this (monotonic) */
@@ -351,6 +355,11 @@ FARM_MUSTUSE int plan_content(struct plan *p, struct staged *s, const struct ind
 /* Keep staged data that lost a conflict. */
 FARM_MUSTUSE int plan_keep(struct plan *p, const char *staged, const struct content_rec *c,
                            enum kept_why why);
+/* A second name for the file of this content, among the conflicts: as it is at a place, or at any.
+ * Its own place is left to what follows. */
+FARM_MUSTUSE int plan_keep_place(struct plan *p, struct id128 nid, const struct place *now,
+                                 const struct content_rec *c, enum kept_why why);
+FARM_MUSTUSE int plan_keep_inode(struct plan *p, const struct content_rec *c, enum kept_why why);
 FARM_MUSTUSE int plan_attr(struct plan *p, struct id128 rid);
 FARM_MUSTUSE int plan_finish(struct plan *p);
 void plan_fini(struct plan *p);
@@ -438,6 +447,14 @@ uint64_t loc_key(const struct loc *l);
 FARM_MUSTUSE int apply_batch(struct node *n, struct session *s, struct batch *b);
 /* What was done through the mount, in a transaction of its own; and what the view says of it. */
 FARM_MUSTUSE int apply_local(struct node *n);
+/* Something else in a transaction of its own, planned and carried out as a batch is: before the
+ * view is asked, and after. May be tried several times. */
+struct work {
+    void *arg;
+    int (*before)(void *arg, struct plan *p);
+    int (*after)(void *arg);
+};
+FARM_MUSTUSE int apply_work(struct node *n, const struct work *w);
 /* The same in a transaction in which f has its say: after the local operations are in the records,
  * before the view is asked. f may be called again (a name was just being changed). */
 FARM_MUSTUSE int apply_with(struct node *n, int (*f)(struct plan *p, void *arg), void *arg);
@@ -628,6 +645,7 @@ void session_stop_all(struct node *n);
 struct sender *session_sender(struct session *s);
 FARM_MUSTUSE int session_want(struct session *s, struct id128 rid, struct stamp stamp);
 uint64_t session_node(const struct session *s);
+uint64_t session_peer_run(const struct session *s); /* the peer's run, see identity.c */
 const char *session_name(const struct session *s);
 /* Up to where the peer's log was applied in this session; 0: nothing yet. */
 uint64_t session_applied_pos(const struct session *s);
@@ -648,6 +666,25 @@ void status_gossip(struct node *n); /* tell peers about us, once a second or whe
 void gossip_heard(struct node *n, struct session *s, struct gossip *g); /* takes g */
 /* What we say of ourselves: JSON of at most STATE_MAX bytes. */
 void gossip_own(struct node *n, struct gossip *out);
+
+/* ---- identity.c ---- */
+/* At the start, in the index's transaction, with meta and replica loaded. */
+FARM_MUSTUSE int identity_start(struct node *n);
+uint64_t identity_run(const struct node *n);
+/* What a peer says of us cannot come from what we are: from which start on. */
+bool identity_forked(const struct node *n, const struct msg_welcome *w, struct index_run *from);
+/* A new id; what was stamped from there on is stamped anew; all sessions end. */
+FARM_MUSTUSE int identity_renew(struct node *n, const struct index_run *from, const char *peer);
+
+void identity_become(struct node *n); /* in a transaction */
+
+/* ---- rejoin.c ---- */
+/* Both have said HELLO. 0: go on; FARM_ECLOSED: not now. */
+FARM_MUSTUSE int rejoin_hello(struct node *n, const struct msg_hello *mine,
+                              const struct msg_hello *theirs);
+/* The end of that peer's log, and what it knows. */
+FARM_MUSTUSE int rejoin_finish(struct node *n, const struct msg_hello *theirs,
+                               const struct vvec *know);
 
 /* ---- collect.c ---- */
 /* A bounded part of the tombstones that every member has seen goes; once a second. */

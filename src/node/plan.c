@@ -503,26 +503,26 @@ static int plan_one(struct plan *p, size_t i)
     return p->changes[i].to.kind == PLACE_AT ? plan_at(p, i) : plan_away(p, i);
 }
 
-/* A file that is hidden from the start: its data is kept under its name record. */
+/* A file that is hidden from the start: it is kept under its name record. A directory has nothing
+ * on disk then. */
 static int plan_hide_new(struct plan *p, size_t i)
 {
     struct view_change *c = &p->changes[i];
     struct node *n = p->node;
     struct effect e = {.op = EFFECT_MOVE, .rid = c->inode};
-    struct staged *s = staged_of(p, c->inode);
+    struct content_rec content;
 
     p->done[i] = 2;
-    if (s) {
-        loc_str(&e.from, LOC_IN, s->name);
-        e.handle = s->handle;
-        e.lid = s->lid;
-        s->name[0] = 0;
+    int rc = n->records.get_content(n->records.ctx, c->inode, &content);
+    if (!rc && content.type != NODE_DIR) {
+        rc = plan_source(p, c, &nowhere, &e);
         loc_hidden(&e.to, c->nid);
-        int rc = effects_add(&n->effects, &e);
-        if (rc)
-            return rc;
+        if (!rc)
+            rc = effects_add(&n->effects, &e);
     }
-    return place_name(n, c->nid, &c->to);
+    if (rc == -ENOENT) /* it has not come yet */
+        rc = 0;
+    return rc ? rc : place_name(n, c->nid, &c->to);
 }
 
 int plan_changes(struct plan *p, struct view_change *changes, size_t n)
@@ -602,6 +602,40 @@ int plan_keep(struct plan *p, const char *staged, const struct content_rec *c, e
     struct keeping what = {
         .class = KEPT_CONFLICT, .why = why, .rid = c->rid, .content = c, .winner = &winner.h};
     return rc ? rc : keep_file(n, &what, &from, &h, false);
+}
+
+int plan_keep_place(struct plan *p, struct id128 nid, const struct place *now,
+                    const struct content_rec *c, enum kept_why why)
+{
+    struct keeping what = {.class = KEPT_CONFLICT,
+                           .why = why,
+                           .rid = c->rid,
+                           .content = c,
+                           .parent = now->parent,
+                           .name = now->name,
+                           .name_len = now->name_len};
+    struct index_node row;
+    struct loc from;
+
+    int rc = index_get_node(p->node->index, c->rid, &row);
+    if (!rc && row.type == NODE_REG)
+        rc = loc_of_place(p, nid, now, &from);
+    if (rc || row.type != NODE_REG)
+        return rc == -ENOENT ? 0 : rc;
+    return keep_file(p->node, &what, &from, &row.handle, true);
+}
+
+int plan_keep_inode(struct plan *p, const struct content_rec *c, enum kept_why why)
+{
+    struct places *x = calloc(1, sizeof *x);
+    if (!x)
+        return -ENOMEM;
+    x->p = p;
+    int rc = p->node->records.names_of(p->node->records.ctx, c->rid, visit_place, x);
+    if (!rc && x->n > 0)
+        rc = plan_keep_place(p, x->nids[0], &x->at[0], c, why);
+    free(x);
+    return rc;
 }
 
 /* What the new content takes the place of: kept as a loser, or in the history, or on its way out.

@@ -209,6 +209,8 @@ void scrub_say(struct node *n, struct scrub_ask *ask)
     uint64_t said = 0;
     unsigned count = 0;
 
+    if (atomic_load(&n->rejoining))
+        ask->to = 0;
     if (s && ask->sum.step == SUM_ASK) { /* before any can answer */
         pthread_mutex_lock(&s->lock);
         memset(s->answers, 0, sizeof s->answers);
@@ -288,6 +290,10 @@ int scrub_sum_heard(struct node *n, size_t peer, struct index_reader *r, struct 
 {
     struct msg_sum answer = *m;
 
+    if (atomic_load(&n->rejoining)) { /* what is here is not to be healed, nor to heal */
+        answer.step = SUM_LATER;
+        return m->step == SUM_ASK && sender_sum(tx, &answer) == -ENOMEM ? -ENOMEM : 0;
+    }
     if (m->step == SUM_SEND) {
         events_note(n->events, "scrub",
                     "%s found that its records differ from those here: both send theirs",

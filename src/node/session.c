@@ -26,7 +26,7 @@ struct session {
     struct node *node;
     size_t peer; /* index in node->peers */
     int fd;
-    uint64_t self, epoch; /* ours, as of the start */
+    struct msg_hello mine; /* as of the start */
     struct msg_hello hello;
     struct msg_welcome theirs;
     pthread_t rx, tx;
@@ -65,6 +65,11 @@ static struct peer *peer_of(struct session *s)
 struct sender *session_sender(struct session *s)
 {
     return s->sender;
+}
+
+uint64_t session_peer_run(const struct session *s)
+{
+    return s->hello.run;
 }
 
 uint64_t session_node(const struct session *s)
@@ -260,9 +265,6 @@ static int check_hello(struct session *s)
                  session_name(s), s->hello.name);
         return refuse(s, FARM_EIDENT, text);
     }
-    if (s->hello.node == s->self)
-        return refuse(s, FARM_EIDENT,
-                      "both nodes have the same node id: one was cloned with its state");
     return 0;
 }
 
@@ -278,20 +280,12 @@ static int wait_for(struct session *s, const bool *flag)
 
 static int handshake(struct session *s)
 {
-    const struct config *c = s->node->config;
-    struct msg_hello mine = {.protocol = PROTOCOL_VERSION,
-                             .folder_id = c->folder_id,
-                             .node = s->self,
-                             .epoch = s->epoch,
-                             .wall_us = node_wall(s->node)};
     struct buf b;
     void *p = NULL;
     uint32_t len;
 
-    snprintf(mine.name, sizeof mine.name, "%s", c->node);
-    snprintf(mine.folder, sizeof mine.folder, "%s", c->folder);
-    buf_init(&b, 4096);
-    msg_hello_put(&b, &mine);
+    buf_init(&b, 8192);
+    msg_hello_put(&b, &s->mine);
     int rc = send_msg(s, FRAME_HELLO, &b);
     if (!rc)
         rc = expect(s, FRAME_HELLO, &p, &len);
@@ -307,7 +301,7 @@ static int handshake(struct session *s)
         rc = wait_for(s, &s->welcomed);
     if (rc)
         return rc;
-    buf_init(&b, 4096);
+    buf_init(&b, 8192);
     msg_welcome_put(&b, &s->ours);
     rc = send_msg(s, FRAME_WELCOME, &b);
     if (!rc)
@@ -375,8 +369,17 @@ int session_start(struct node *n, const char *peer, int fd)
     s->node = n;
     s->peer = i;
     s->fd = fd;
-    s->self = n->replica.node;
-    s->epoch = n->meta.epoch;
+    s->mine = (struct msg_hello){.protocol = PROTOCOL_VERSION,
+                                 .folder_id = n->config->folder_id,
+                                 .node = n->replica.node,
+                                 .epoch = n->meta.epoch,
+                                 .wall_us = node_wall(n),
+                                 .run = identity_run(n),
+                                 .former = n->peers[i].former,
+                                 .know = n->replica.know,
+                                 .gone = n->replica.gone};
+    snprintf(s->mine.name, sizeof s->mine.name, "%s", n->config->node);
+    snprintf(s->mine.folder, sizeof s->mine.folder, "%s", n->config->folder);
     atomic_init(&s->refs, 1);
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->change, NULL);
@@ -429,7 +432,15 @@ static int on_hello(struct session *s)
     struct index_peer p;
 
     check_clock(s);
-    int rc = txn_begin(n);
+    if (s->hello.node == n->replica.node) { /* one is a copy of the other: one of them changes */
+        struct index_run now = {.seq = n->replica.next_seq, .pos = n->meta.log_head};
+        if (strcmp(s->mine.name, s->hello.name) > 0)
+            return identity_renew(n, &now, session_name(s));
+        return FARM_ECLOSED;
+    }
+    int rc = rejoin_hello(n, &s->mine, &s->hello);
+    if (!rc)
+        rc = txn_begin(n);
     if (rc)
         return rc;
     rc = index_get_peer(n->index, s->hello.node, &p);
@@ -453,50 +464,36 @@ static int on_hello(struct session *s)
     s->ours.epoch = p.epoch;
     s->ours.pos = p.applied;
     s->ours.know = n->replica.know;
+    s->ours.seen = vvec_get(&n->replica.seen, s->hello.node);
+    s->ours.run = p.run;
+    s->ours.run_seen = p.run_seen;
+    s->ours.held = n->rejoin_held;
     session_answer(s, &s->welcomed);
     return 0;
-}
-
-/* A peer knows more of us than we do: our state is an old copy (a snapshot was restored). What we
- * write from now on must not be taken for what they have: we become someone else. */
-static int reincarnate(struct node *n)
-{
-    int rc = txn_begin(n);
-    if (rc)
-        return rc;
-    io_random(&n->replica.node, sizeof n->replica.node);
-    n->replica.node |= 1;
-    n->replica.next_seq = 1;
-    n->replica.next_id = 2;
-    events_note(
-        n->events, "identity",
-        "this node's state is older than what its peers know of it (a snapshot?): it goes on under a new node id %016llx",
-        (unsigned long long)n->replica.node);
-    rc = txn_commit(n);
-    for (size_t i = 0; i < n->npeers; i++)
-        if (n->peers[i].session)
-            session_end(n->peers[i].session);
-    return rc;
 }
 
 static int on_welcome(struct session *s)
 {
     struct node *n = s->node;
     struct peer *p = peer_of(s);
+    struct index_run fork;
     uint64_t from = 1;
 
-    if (s->self != n->replica.node)
+    if (s->mine.node != n->replica.node)
         return FARM_ECLOSED; /* we changed identity meanwhile: dial again */
-    if (vvec_get(&s->theirs.know, s->self) >= n->replica.next_seq) {
-        int rc = reincarnate(n);
+    if (identity_forked(n, &s->theirs, &fork)) {
+        int rc = identity_renew(n, &fork, session_name(s));
         return rc ? rc : FARM_ECLOSED;
     }
     if (s->theirs.epoch == n->meta.epoch)
         from = s->theirs.pos;
-    struct sender_env env = {n->index, n->nodes, n->dirty, s->self};
+    if (from < n->meta.rejoin_pos)
+        from = n->meta.rejoin_pos;
+    struct sender_env env = {n->index, n->nodes, n->dirty, n->replica.node};
     int rc = sender_new(&env, s->fd, s->hello.node, from, &s->theirs.know, &s->sender);
     if (rc)
         return rc;
+    sender_held(s->sender, &s->theirs.held);
     rc = pthread_create(&s->tx, NULL, tx_main, s);
     if (rc)
         return -rc;
@@ -505,7 +502,7 @@ static int on_welcome(struct session *s)
         session_end(p->session);
     p->session = s;
     p->starting = NULL;
-    p->node = s->hello.node;
+    p->node = p->former = s->hello.node;
     p->code = 0;
     p->reason[0] = 0;
     p->acked_pos = from;
@@ -613,13 +610,18 @@ static int on_known(struct node *n, struct session *s, const struct msg_ack *k)
         return 0;
     if (k->pos > s->applied)
         return FARM_EPROTO;
+    if (n->meta.rejoin_pos)
+        return rejoin_finish(n, &s->hello, &k->know);
     return replica_learn(&n->replica, &k->know);
 }
 
 static int batch_in(struct node *n, struct session *s, struct batch *b)
 {
     int rc = apply_batch(n, s, b);
-    if (rc == 0)
+    if (rc == -ESTALE) {
+        struct index_run now = {.seq = n->replica.next_seq, .pos = n->meta.log_head};
+        rc = identity_renew(n, &now, session_name(s));
+    } else if (rc == 0)
         events_clear(n->events, "apply", "changes of peers are applied again");
     else
         events_raise(n->events, "apply", "changes of %s cannot be applied: %s; tried again",

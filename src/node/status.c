@@ -337,6 +337,9 @@ static struct judged judge(struct node *n)
     }
     if (n->npeers == 0)
         return judged(STATE_READY, "no peers are configured");
+    if (n->meta.rejoin_pos)
+        return judged(STATE_SYNCING, "rejoining: %llu records of the farm have come",
+                      (unsigned long long)(n->meta.log_head - n->meta.rejoin_pos));
     if (connected)
         n->alone_us = 0;
     else if (!n->alone_us)

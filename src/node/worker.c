@@ -185,15 +185,17 @@ static int load_meta(struct node *n, bool fresh)
     index_set_log_head(n->index, n->meta.log_head);
     index_records(n->index, &n->records);
     index_watch_names(n->index, node_seed, n);
-    if (!rc && fresh) {
+    if (!rc && fresh)
         rc = make_root(n);
-        n->meta.next_seq = n->replica.next_seq;
-        n->meta.next_id = n->replica.next_id;
-        n->meta.know = n->replica.know;
-        n->meta.seen = n->replica.seen;
-        n->meta.hlc = n->replica.clock.last;
-        n->meta.log_head = index_log_head(n->index);
-    }
+    if (!rc)
+        rc = identity_start(n);
+    n->meta.node = n->replica.node;
+    n->meta.next_seq = n->replica.next_seq;
+    n->meta.next_id = n->replica.next_id;
+    n->meta.know = n->replica.know;
+    n->meta.seen = n->replica.seen;
+    n->meta.hlc = n->replica.clock.last;
+    n->meta.log_head = index_log_head(n->index);
     n->nseeds = 0;
     judge_stop(n, fresh);
     uint64_t from = n->meta.next_lid;

@@ -80,6 +80,8 @@ static int plan_file(struct sender *s, struct plan_item *it)
     struct index_node node;
     uint32_t n;
 
+    if (!it->again && vvec_covers(&s->held, c->h.stamp))
+        return 0;
     int e = index_reader_node(s->reader, c->rid, &node);
     if (e)
         return e == -ENOENT ? 0 : e;

@@ -77,6 +77,11 @@ int sender_new(const struct sender_env *env, int fd, uint64_t peer, uint64_t fro
     return 0;
 }
 
+void sender_held(struct sender *s, const struct vvec *held)
+{
+    s->held = *held;
+}
+
 void sender_free(struct sender *s)
 {
     if (!s)

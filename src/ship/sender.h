@@ -49,6 +49,8 @@ struct sender;
  * know: its knowledge. */
 FARM_MUSTUSE int sender_new(const struct sender_env *env, int fd, uint64_t peer, uint64_t from,
                             const struct vvec *know, struct sender **out);
+/* Before sender_run: the contents of these versions are not sent along, unless asked for. */
+void sender_held(struct sender *s, const struct vvec *held);
 void sender_free(struct sender *s);
 /* Runs until sender_stop (0) or the stream fails (negative). */
 FARM_MUSTUSE int sender_run(struct sender *s);

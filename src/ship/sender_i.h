@@ -80,6 +80,7 @@ struct sender {
     bool end;        /* the log's end was met */
     struct vvec end_know, told_know; /* what this node knew there; as last told to the peer */
     struct vvec known;
+    struct vvec held; /* contents that the peer has, whatever its knowledge says */
     uint64_t linked[LINKS_MAX];
     size_t nlinked;
     bool release; /* deferred entries may have lost who sends them */

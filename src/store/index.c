@@ -617,10 +617,24 @@ int meta_row(const struct index *ix, MDB_txn *txn, struct index_meta *m)
         e = vvec_decode(&c, &r.seen);
     if (!e)
         e = vvec_decode(&c, &r.gone);
+    uint8_t len = cur_u8(&c);
+    const uint8_t *name = cur_raw(&c, len);
+    r.nruns = cur_u8(&c);
+    for (uint32_t i = 0; i < r.nruns && i < RUNS_MAX; i++) {
+        r.runs[i].id = cur_u64(&c);
+        r.runs[i].seq = cur_u64(&c);
+        r.runs[i].pos = cur_u64(&c);
+    }
+    r.rejoin_pos = cur_u64(&c);
+    r.rejoin_node = cur_u64(&c);
     if (!e)
         e = cur_done(&c);
+    if (!e && (len >= sizeof r.name || r.nruns > RUNS_MAX))
+        e = FARM_ECORRUPT;
     if (e)
         return e;
+    memcpy(r.name, name, len);
+    r.name[len] = 0;
     *m = r;
     return 0;
 }
@@ -656,6 +670,17 @@ int index_put_meta(struct index *ix, const struct index_meta *m)
     vvec_encode(b, &m->know);
     vvec_encode(b, &m->seen);
     vvec_encode(b, &m->gone);
+    uint8_t len = (uint8_t)strnlen(m->name, sizeof m->name - 1);
+    buf_put_u8(b, len);
+    buf_put(b, m->name, len);
+    buf_put_u8(b, (uint8_t)m->nruns);
+    for (uint32_t i = 0; i < m->nruns; i++) {
+        buf_put_u64(b, m->runs[i].id);
+        buf_put_u64(b, m->runs[i].seq);
+        buf_put_u64(b, m->runs[i].pos);
+    }
+    buf_put_u64(b, m->rejoin_pos);
+    buf_put_u64(b, m->rejoin_node);
     return row_put(ix, T_META, &k);
 }
 
@@ -670,6 +695,8 @@ static int peer_decode(uint64_t node, struct cur *c, struct index_peer *out)
     p.epoch = cur_u64(c);
     p.applied = cur_u64(c);
     p.seen_us = cur_u64(c);
+    p.run = cur_u64(c);
+    p.run_seen = cur_u64(c);
     int e = vvec_decode(c, &p.know);
     if (!e)
         e = cur_done(c);
@@ -703,6 +730,8 @@ int index_put_peer(struct index *ix, const struct index_peer *p)
     buf_put_u64(b, p->epoch);
     buf_put_u64(b, p->applied);
     buf_put_u64(b, p->seen_us);
+    buf_put_u64(b, p->run);
+    buf_put_u64(b, p->run_seen);
     vvec_encode(b, &p->know);
     return row_put(ix, T_PEERS, &k);
 }

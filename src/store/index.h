@@ -34,6 +34,13 @@
 struct index;
 struct index_reader;
 
+/* A start of the node, and what its first stamp and log position were to be. */
+#define RUNS_MAX 16u
+struct index_run {
+    uint64_t id; /* random */
+    uint64_t seq, pos;
+};
+
 /* What the node knows of itself; one row, written in the same transaction as what it describes. */
 struct index_meta {
     uint64_t folder_id;
@@ -49,8 +56,13 @@ struct index_meta {
     /* 1: the last worker stopped in order and its state is on the disk. Taken away, on the disk
      * too, before a worker changes anything. */
     uint8_t clean;
-    uint8_t scanned;              /* SCANNED_ONCE ... */
-    struct vvec know, seen, gone; /* as in struct replica */
+    uint8_t scanned;                 /* SCANNED_ONCE ... */
+    struct vvec know, seen, gone;    /* as in struct replica */
+    char name[64];                   /* of the node that this state belongs to */
+    struct index_run runs[RUNS_MAX]; /* the latest starts of this incarnation, oldest first */
+    uint32_t nruns;
+    uint64_t rejoin_pos;  /* rejoining: what lies before it in the log has not been confirmed; 0 */
+    uint64_t rejoin_node; /* by this peer */
 };
 enum {
     SCANNED_ONCE = 1,    /* the first scan of the folder has been done */
@@ -150,6 +162,9 @@ void index_set_log_head(struct index *ix, uint64_t head);
 FARM_MUSTUSE int index_forget_name(struct index *ix, struct id128 nid);
 FARM_MUSTUSE int index_forget_inode(struct index *ix, struct id128 rid);
 
+/* The first record in the log at or after from: its position. -ENOENT. */
+FARM_MUSTUSE int index_next_record(struct index *ix, uint64_t from, uint64_t *pos,
+                                   struct record *rec);
 /* Tombstones (dead names in the log), in the order of the log: the first at or after from.
  * -ENOENT. */
 FARM_MUSTUSE int index_next_tombstone(struct index *ix, uint64_t from, uint64_t *pos,
@@ -221,10 +236,12 @@ FARM_MUSTUSE int index_journal_drop(struct index *ix, struct id128 rid);
 struct index_peer {
     uint64_t node;
     char name[64];
-    uint64_t epoch;   /* of its log */
-    uint64_t applied; /* how far we have applied that log */
-    struct vvec know; /* the latest we heard that it holds */
-    uint64_t seen_us; /* wall time of last contact */
+    uint64_t epoch;         /* of its log */
+    uint64_t applied;       /* how far we have applied that log */
+    struct vvec know;       /* the latest we heard that it holds */
+    uint64_t seen_us;       /* wall time of last contact */
+    uint64_t run, run_seen; /* its greatest stamp in records that it sent itself, and in which run
+                               of it */
 };
 FARM_MUSTUSE int index_get_peer(struct index *ix, uint64_t node, struct index_peer *p);
 FARM_MUSTUSE int index_put_peer(struct index *ix, const struct index_peer *p);

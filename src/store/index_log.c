@@ -145,6 +145,32 @@ static int move_grave(struct index *ix, uint64_t was_pos, const struct name_rec 
     return row_put(ix, T_GRAVES, &k);
 }
 
+int index_next_record(struct index *ix, uint64_t from, uint64_t *pos, struct record *rec)
+{
+    struct key want = key_of_u64(from);
+    MDB_val k = {want.n, want.b}, v;
+    struct row_local local;
+    struct log_entry l;
+    MDB_cursor *cursor;
+
+    farm_assert(ix->txn);
+    int rc = mdb_cursor_open(ix->txn, ix->dbi[T_LOG], &cursor);
+    if (rc)
+        return index_code(rc);
+    rc = mdb_cursor_get(cursor, &k, &v, MDB_SET_RANGE);
+    mdb_cursor_close(cursor);
+    if (rc)
+        return index_code(rc);
+    int e = k.mv_size == 8 ? log_entry_decode(&v, &l) : FARM_ECORRUPT;
+    if (e)
+        return e;
+    uint64_t at = key_get_u64(k.mv_data);
+    e = record_row(ix, ix->txn, l.kind, l.id, rec, &local);
+    if (!e)
+        *pos = at;
+    return e == -ENOENT ? FARM_ECORRUPT : e;
+}
+
 int index_next_tombstone(struct index *ix, uint64_t from, uint64_t *pos, struct id128 *inode)
 {
     struct key want = key_of_u64(from);

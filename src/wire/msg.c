@@ -76,6 +76,10 @@ void msg_hello_put(struct buf *b, const struct msg_hello *m)
     buf_put_u64(b, m->wall_us);
     put_label(b, m->name);
     put_label(b, m->folder);
+    buf_put_u64(b, m->run);
+    buf_put_u64(b, m->former);
+    vvec_encode(b, &m->know);
+    vvec_encode(b, &m->gone);
 }
 
 int msg_hello_get(const void *p, size_t n, struct msg_hello *m)
@@ -90,7 +94,12 @@ int msg_hello_get(const void *p, size_t n, struct msg_hello *m)
     m->wall_us = cur_u64(&c);
     get_label(&c, m->name);
     get_label(&c, m->folder);
-    return cur_done(&c);
+    m->run = cur_u64(&c);
+    m->former = cur_u64(&c);
+    int r = vvec_decode(&c, &m->know);
+    if (!r)
+        r = vvec_decode(&c, &m->gone);
+    return r ? r : cur_done(&c);
 }
 
 void msg_welcome_put(struct buf *b, const struct msg_welcome *m)
@@ -98,6 +107,10 @@ void msg_welcome_put(struct buf *b, const struct msg_welcome *m)
     buf_put_u64(b, m->epoch);
     buf_put_u64(b, m->pos);
     vvec_encode(b, &m->know);
+    buf_put_u64(b, m->seen);
+    buf_put_u64(b, m->run);
+    buf_put_u64(b, m->run_seen);
+    vvec_encode(b, &m->held);
 }
 
 int msg_welcome_get(const void *p, size_t n, struct msg_welcome *m)
@@ -108,6 +121,11 @@ int msg_welcome_get(const void *p, size_t n, struct msg_welcome *m)
     m->epoch = cur_u64(&c);
     m->pos = cur_u64(&c);
     int r = vvec_decode(&c, &m->know);
+    m->seen = cur_u64(&c);
+    m->run = cur_u64(&c);
+    m->run_seen = cur_u64(&c);
+    if (!r)
+        r = vvec_decode(&c, &m->held);
     return r ? r : cur_done(&c);
 }
 

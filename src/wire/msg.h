@@ -13,7 +13,7 @@
 #include "core/record.h"
 
 /* u32 protocol | u64 folder | u64 node | u64 epoch | u64 wall_us | u8 len, node name |
- * u8 len, folder name */
+ * u8 len, folder name | u64 run | u64 former | vvec know | vvec gone */
 struct msg_hello {
     uint32_t protocol;
     uint64_t folder_id;
@@ -22,13 +22,20 @@ struct msg_hello {
     uint64_t wall_us;
     char name[64]; /* NUL-terminated here */
     char folder[64];
+    uint64_t run;           /* of the sender: random, new at each start */
+    uint64_t former;        /* the id by which it last met the node it speaks to; 0: never */
+    struct vvec know, gone; /* as in struct replica */
 };
 
-/* u64 epoch | u64 pos | vvec know: "I have applied your log of that epoch up to pos" */
+/* u64 epoch | u64 pos | vvec know | u64 seen | u64 run | u64 run_seen | vvec held:
+ * "I have applied your log of that epoch up to pos" */
 struct msg_welcome {
     uint64_t epoch; /* of the receiver of this message; 0: none, start at 0 */
     uint64_t pos;
     struct vvec know;
+    uint64_t seen;          /* the receiver's greatest number that was met in any record */
+    uint64_t run, run_seen; /* the same in records from itself, and in which run of it; 0: none */
+    struct vvec held;       /* contents of these need not be sent along: a rejoining node's */
 };
 
 /* i32 code | u16 len, text */

@@ -80,7 +80,7 @@ static void a_full_file(void **state)
     free(text);
     write_text("c",
                BASE "state = /var/x\nstaging = /srv/.s ; beside it\n"
-                    "ack = one\nseal-after = 500ms\nhistory = 36h\nhistory-quota = 20G\n"
+                    "ack = one\nseal-after = 500ms\nretention = 90d\nhistory = 36h\nhistory-quota = 20G\n"
                     "conflicts-age = off\nconflicts-quota = off\nscrub = 20M\nscrub-every = 12h\n"
                     "[ssh]\nuser = repl\nkey = /k\n"
                     "known-hosts = /kh\nrun-dir = /r\n"
@@ -97,6 +97,7 @@ static void a_full_file(void **state)
     assert_int_equal(c->ack, ACK_ONE);
     assert_int_equal(c->seal_after_ms, 500);
     assert_int_equal(c->history_age_s, 36 * 3600);
+    assert_int_equal(c->retention_s, 90 * 86400);
     assert_int_equal(c->history_quota, 20ull << 30);
     assert_int_equal(c->conflicts_age_s, 0);
     assert_int_equal(c->conflicts_quota, 0);
@@ -130,6 +131,7 @@ static void defaults_and_who_dials(void **state)
     assert_int_equal(c->ack, ACK_LOCAL);
     assert_int_equal(c->seal_after_ms, 2000);
     assert_int_equal(c->history_age_s, 0);
+    assert_int_equal(c->retention_s, 30 * 86400);
     assert_int_equal(c->history_quota, 1 << 30);
     assert_int_equal(c->conflicts_age_s, 30 * 86400);
     assert_int_equal(c->conflicts_quota, 1 << 30);

@@ -424,6 +424,70 @@ static void test_collect_takes_what_all_have_seen(void **state)
     assert_false(collect(f, rid, (struct stamp){0, 0}, 0)); /* nothing is left */
 }
 
+/* A copy of the state was put back when the next number was 3; node 9 is the new incarnation. */
+static void test_renew_stamps_anew_what_was_made_twice(void **state)
+{
+    struct fixture *f = *state;
+    struct id128 nid;
+    struct record old = {.kind = REC_CONTENT}, c = old, n = {.kind = REC_NAME};
+
+    old.content = (struct content_rec){.rid = replica_new_id(&f->p), .type = NODE_REG};
+    assert_int_equal(replica_content(&f->p, NOW, 0, &old.content), 0); /* 5.1 */
+    struct id128 rid = make(f, NODE_REG, root, "f", &nid);             /* 5.2, 5.3 */
+    assert_int_equal(unlink_name(f, root, "f"), 0);                    /* 5.4 */
+    update(f);
+    assert_int_equal(f->m.r.get_content(&f->m, rid, &c.content), 0);
+    n.name = get(f, nid);
+    f->p.node = 9;
+    f->p.next_seq = 1;
+    vvec_lower(&f->p.know, (struct stamp){5, 2});
+    assert_int_equal(replica_renew(&f->p, 5, 2, &old), 0); /* from before: as it was */
+    assert_int_equal(replica_renew(&f->p, 5, 2, &c), 0);
+    assert_int_equal(replica_renew(&f->p, 5, 2, &n), 0);
+    assert_int_equal(f->m.r.get_content(&f->m, old.content.rid, &old.content), 0);
+    assert_true(stamp_eq(old.content.h.stamp, (struct stamp){5, 1}));
+    uint64_t hlc = c.content.h.hlc;
+    assert_int_equal(f->m.r.get_content(&f->m, rid, &c.content), 0);
+    assert_true(c.content.h.stamp.node == 9 && c.content.h.hlc == hlc);
+    assert_false(vvec_covers(&c.content.vv, (struct stamp){5, 2}));
+    assert_true(vvec_covers(&c.content.vv, c.content.h.stamp));
+    n.name = get(f, nid);
+    assert_int_equal(n.name.h.stamp.node, 9);
+    assert_true(vvec_includes(&n.name.seen, &c.content.vv)); /* it stays deleted */
+    update(f);
+    assert_int_equal(kind_of(f, nid), PLACE_NONE);
+    assert_false(vvec_covers(&f->p.know, (struct stamp){5, 2}));
+}
+
+static void test_take_puts_what_a_peer_has(void **state)
+{
+    struct fixture *f = *state;
+    struct id128 nid;
+    struct id128 rid = make(f, NODE_REG, root, "f", &nid);
+    struct record c = {.kind = REC_CONTENT}, n = {.kind = REC_NAME};
+    struct content_rec own = {.rid = rid, .type = NODE_REG, .digest = {1}};
+    struct name_rec ours = get(f, nid);
+    enum merge_result result;
+    size_t logged;
+
+    assert_int_equal(f->m.r.get_content(&f->m, rid, &c.content), 0);
+    f->p.node = 9;
+    f->p.next_seq = 1;
+    logged = f->m.nlog;
+    assert_int_equal(replica_take(&f->p, &c, 6, &result), 0);
+    assert_int_equal(result, MERGE_OLD);
+    assert_int_equal(f->m.nlog, logged + 1); /* confirmed: behind what is not */
+    assert_int_equal(replica_content(&f->p, NOW, 0, &own), 0);
+    assert_int_equal(replica_take(&f->p, &c, 6, &result), 0);
+    assert_int_equal(result, MERGE_CONFLICT); /* ours was later, and theirs is put */
+    n.name = ours;
+    n.name.alive = false;
+    n.name.h = (struct rec_head){{6, 1}, 1};
+    assert_int_equal(replica_take(&f->p, &n, 6, &result), 0);
+    assert_int_equal(result, MERGE_NEW);
+    assert_false(get(f, nid).alive);
+}
+
 static void test_collect_does_not_wait_past_the_retention(void **state)
 {
     struct fixture *f = *state;
@@ -619,6 +683,8 @@ int main(void)
         REPLICA_TEST(test_merge_refuses_the_impossible),
         REPLICA_TEST(test_what_is_known_and_absent_was_collected),
         REPLICA_TEST(test_collect_takes_what_all_have_seen),
+        REPLICA_TEST(test_renew_stamps_anew_what_was_made_twice),
+        REPLICA_TEST(test_take_puts_what_a_peer_has),
         REPLICA_TEST(test_collect_does_not_wait_past_the_retention),
         REPLICA_TEST(test_collect_leaves_what_is_shown),
         REPLICA_TEST(test_merge_of_our_own),

@@ -52,7 +52,11 @@ static void hello(void **state)
                                .epoch = 6,
                                .wall_us = 7,
                                .name = "web1",
-                               .folder = "www_2"};
+                               .folder = "www_2",
+                               .run = 8,
+                               .former = 9,
+                               .know = {.n = 1, .e = {{4, 5}}},
+                               .gone = {.n = 1, .e = {{6, 7}}}};
     struct buf b;
 
     (void)state;
@@ -64,6 +68,8 @@ static void hello(void **state)
     assert_string_equal(out.folder, "www_2");
     assert_true(out.folder_id == m.folder_id && out.node == 5 && out.epoch == 6 &&
                 out.wall_us == 7 && out.protocol == PROTOCOL_VERSION);
+    assert_true(out.run == 8 && out.former == 9 && vvec_get(&out.know, 4) == 5 &&
+                vvec_get(&out.gone, 6) == 7);
     strcpy(m.name, "We\nb");
     buf_reset(&b);
     msg_hello_put(&b, &m);
@@ -77,7 +83,13 @@ static void hello(void **state)
 
 static void welcome_ack_want(void **state)
 {
-    struct msg_welcome wo, w = {.epoch = 3, .pos = 4, .know = {.n = 1, .e = {{9, 2}}}};
+    struct msg_welcome wo, w = {.epoch = 3,
+                                .pos = 4,
+                                .know = {.n = 1, .e = {{9, 2}}},
+                                .seen = 5,
+                                .run = 6,
+                                .run_seen = 7,
+                                .held = {.n = 1, .e = {{8, 1}}}};
     struct msg_ack ao, a = {.pos = 12, .know = {.n = 2, .e = {{1, 2}, {3, 4}}}};
     struct msg_want no, n = {.rid = {1, 2}, .stamp = {3, 4}};
     struct buf b;
@@ -88,6 +100,7 @@ static void welcome_ack_want(void **state)
     check(FRAME_WELCOME, &b);
     assert_int_equal(msg_welcome_get(b.data, b.len, &wo), 0);
     assert_true(wo.epoch == 3 && wo.pos == 4 && vvec_get(&wo.know, 9) == 2);
+    assert_true(wo.seen == 5 && wo.run == 6 && wo.run_seen == 7 && vvec_get(&wo.held, 8) == 1);
     buf_reset(&b);
     msg_ack_put(&b, &a);
     check(FRAME_ACK, &b);
