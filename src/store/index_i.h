@@ -42,7 +42,7 @@
 #define INDEX_FILE "index.mdb"
 #define ROW_VERSION 2u /* 1: rows without a check */
 #define ROW_HEAD 5u
-#define INDEX_FORMAT 4u
+#define INDEX_FORMAT 5u
 /* A name, the longest fixed part of any row, and then some; xattrs are the longest variable part.
  */
 #define ROW_MAX (XATTRS_LEN_MAX + 16384u)

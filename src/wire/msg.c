@@ -88,6 +88,12 @@ int msg_hello_get(const void *p, size_t n, struct msg_hello *m)
 
     cur_init(&c, p, n);
     m->protocol = cur_u32(&c);
+    if (!c.err && m->protocol != PROTOCOL_VERSION) { /* of another form, to be refused by name */
+        uint32_t protocol = m->protocol;
+        memset(m, 0, sizeof *m);
+        m->protocol = protocol;
+        return 0;
+    }
     m->folder_id = cur_u64(&c);
     m->node = cur_u64(&c);
     m->epoch = cur_u64(&c);

@@ -140,6 +140,7 @@ struct msg_sum {
 };
 
 void msg_hello_put(struct buf *b, const struct msg_hello *m);
+/* Of another version only the protocol is known: the rest is zeros. */
 FARM_MUSTUSE int msg_hello_get(const void *p, size_t n, struct msg_hello *m);
 void msg_welcome_put(struct buf *b, const struct msg_welcome *m);
 FARM_MUSTUSE int msg_welcome_get(const void *p, size_t n, struct msg_welcome *m);

@@ -36,7 +36,7 @@ printf 'new on web2' >"$W2/new"
 printf 'edited by web3, deleted there' >"$W3/dir/5"
 printf 'edited by web3' >"$W3/dir/22"
 printf 'new on web3' >"$W3/dir/fresh"
-wait_until '(( $(collected web1) > seen && $(collected web2) > seen ))' 30
+wait_until "(( \$(collected web1) > $seen && \$(collected web2) > 0 ))" 30
 converged=$(digest "$W1")
 [[ $(digest "$W2") == "$converged" ]] || fail "web1 and web2 differ"
 lab heal

@@ -2,6 +2,8 @@
 /*
  * farmhello PROTOCOL|ours FOLDER-ID NODE FOLDER [TYPE]
  *
+ * PROTOCOL: a number, or "ours".
+ *
  * The first frame of a peer, HELLO, to standard output, with what the tests want to be wrong in it;
  * with TYPE, a frame of that type holding the HELLO's bytes follows. Then waits until standard
  * input ends, as a peer that stays connected.

@@ -78,14 +78,15 @@ static void a_full_file(void **state)
     char *text = loud(load, "c", NULL, &r, &c);
     assert_int_equal(r, FARM_ECONFIG); /* the last name has 64 characters */
     free(text);
-    write_text("c",
-               BASE "state = /var/x\nstaging = /srv/.s ; beside it\n"
-                    "ack = one\nseal-after = 500ms\nretention = 90d\nhistory = 36h\nhistory-quota = 20G\n"
-                    "conflicts-age = off\nconflicts-quota = off\nscrub = 20M\nscrub-every = 12h\n"
-                    "[ssh]\nuser = repl\nkey = /k\n"
-                    "known-hosts = /kh\nrun-dir = /r\n"
-                    "[peer web2]\n  address = 10.77.0.2\n\tport = 65535\n"
-                    "# next\n[ peer  " N63 " ]\nconnect=accept");
+    write_text(
+        "c",
+        BASE "state = /var/x\nstaging = /srv/.s ; beside it\n"
+             "ack = one\nseal-after = 500ms\nretention = 90d\nhistory = 36h\nhistory-quota = 20G\n"
+             "conflicts-age = off\nconflicts-quota = off\nscrub = 20M\nscrub-every = 12h\n"
+             "[ssh]\nuser = repl\nkey = /k\n"
+             "known-hosts = /kh\nrun-dir = /r\n"
+             "[peer web2]\n  address = 10.77.0.2\n\tport = 65535\n"
+             "# next\n[ peer  " N63 " ]\nconnect=accept");
     assert_int_equal(config_load("c", &c), 0);
     assert_string_equal(c->file, "c");
     assert_string_equal(c->node, "web1");

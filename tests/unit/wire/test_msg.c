@@ -70,6 +70,8 @@ static void hello(void **state)
                 out.wall_us == 7 && out.protocol == PROTOCOL_VERSION);
     assert_true(out.run == 8 && out.former == 9 && vvec_get(&out.know, 4) == 5 &&
                 vvec_get(&out.gone, 6) == 7);
+    assert_int_equal(msg_hello_get("\377\0\0\0?", 5, &out), 0); /* of a version to come */
+    assert_true(out.protocol == 255 && out.node == 0 && out.name[0] == 0);
     strcpy(m.name, "We\nb");
     buf_reset(&b);
     msg_hello_put(&b, &m);
