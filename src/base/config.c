@@ -218,6 +218,17 @@ static int set_quota(void *field, const char *v)
     return 0;
 }
 
+static int set_brake(void *field, const char *v)
+{
+    unsigned long n = 0;
+    const char *rest = "%";
+    if (strcmp(v, "off") != 0 &&
+        (get_number(v, 100, &n, &rest) < 0 || strcmp(rest, "%") != 0 || n == 0))
+        return -EINVAL;
+    *(uint32_t *)field = (uint32_t)n;
+    return 0;
+}
+
 static int set_compare_rate(void *field, const char *v)
 {
     unsigned long n;
@@ -308,6 +319,7 @@ static const struct key keys[] = {
     {SECTION_FOLDER, "conflicts-age", OF(conflicts_age_s), set_age, false, false, AGE_RULE},
     {SECTION_FOLDER, "conflicts-quota", OF(conflicts_quota), set_quota, false, false, QUOTA_RULE},
     {SECTION_FOLDER, "retention", OF(retention_s), set_age, false, false, AGE_RULE},
+    {SECTION_FOLDER, "brake", OF(brake), set_brake, false, false, "off, or 1% to 100%"},
     {SECTION_FOLDER, "compare-rate", OF(compare_rate), set_compare_rate, false, false,
      "names a second, 1 to 10000000"},
     {SECTION_FOLDER, "scrub", OF(scrub_rate), set_rate, false, false,
@@ -567,6 +579,7 @@ static int load(struct parse *p, const char *file, struct config **out)
     p->c = calloc(1, sizeof(*p->c));
     if (p->c != NULL) {
         p->c->seal_after_ms = 2000;
+        p->c->brake = 50;
         p->c->history_quota = p->c->conflicts_quota = 1ull << 30;
         p->c->conflicts_age_s = p->c->retention_s = 30 * 86400;
         p->c->scrub_rate = SCRUB_RATE;

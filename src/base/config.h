@@ -36,6 +36,7 @@ struct config {
     uint64_t history_age_s;   /* 0: no history */
     uint64_t history_quota;   /* bytes; 1 GiB */
     uint64_t conflicts_age_s; /* 0: however old; 30 days */
+    uint32_t brake;           /* per cent of the names; 0: off; 50 */
     uint64_t retention_s;     /* how long an absent peer is waited for; 0: for ever; 30 days */
     uint64_t conflicts_quota; /* bytes, 0: however many; 1 GiB */
     uint64_t scrub_rate;      /* bytes a second at most; 0: off; 10 MiB */

@@ -17,7 +17,7 @@ enum exit_code {
 
 struct options {
     const char *folder; /* NULL: find it */
-    bool json, colour, follow, wait;
+    bool json, colour, follow, wait, reject;
     int64_t timeout_ms; /* barrier, scrub; -1: none */
     int64_t lines;      /* events; -1: all */
     const char *to;     /* restore: a path; undo: a time */
@@ -32,6 +32,7 @@ int ctl_status(const struct farm *f, const struct options *o);
 int ctl_peers(const struct farm *f, const struct options *o);
 int ctl_events(const struct farm *f, const struct options *o);
 int ctl_barrier(const struct farm *f, const struct options *o);
+int ctl_confirm(const struct farm *f, const struct options *o);
 int ctl_scrub(const struct farm *f, const struct options *o);
 int ctl_conflicts(const struct farm *f, const struct options *o);
 int ctl_history(const struct farm *f, const struct options *o);

@@ -22,6 +22,7 @@ enum {
     HAS_DROP = 16,
     HAS_ALL = 32,
     HAS_DRY_RUN = 64,
+    HAS_REJECT = 256,
 };
 
 struct command {
@@ -59,6 +60,14 @@ static const struct command commands[] = {
      "  --timeout S    give up after S seconds (60; 0: never) with exit code 4, saying which\n"
      "                 nodes are missing\n\n"
      "example: cp -a release/. /srv/www/ && farmctl --folder /srv/www barrier --timeout 30\n",
+     0, 0, NULL},
+    {"confirm", "let the deletions through that are held, or have the files brought back",
+     HAS_REJECT, ctl_confirm,
+     "usage: farmctl [--folder DIR] confirm [--reject]\n\n"
+     "When a start finds that a large part of the folder is gone, nothing is deleted on the other\n"
+     "nodes until this says that it is meant.\n\n"
+     "  --reject       it is not meant: the files are brought back from the other nodes\n\n"
+     "example: farmctl --folder /srv/www confirm --reject\n",
      0, 0, NULL},
     {"scrub", "compare all files with their digests now, repair what differs",
      HAS_WAIT | HAS_TIMEOUT, ctl_scrub,
@@ -177,7 +186,8 @@ enum {
     OPT_TO,
     OPT_DROP,
     OPT_ALL,
-    OPT_DRY_RUN
+    OPT_DRY_RUN,
+    OPT_REJECT,
 };
 
 struct command_line {
@@ -219,6 +229,10 @@ static bool take_option(int opt, const char *value, struct command_line *c)
         c->o.wait = true;
         c->given |= HAS_WAIT;
         return true;
+    case OPT_REJECT:
+        c->o.reject = true;
+        c->given |= HAS_REJECT;
+        return true;
     case 'n':
         c->given |= HAS_LINES;
         if (parse_count(value, &c->o.lines))
@@ -249,6 +263,7 @@ static bool parse_options(int argc, char **argv, struct command_line *c)
         {"drop", required_argument, NULL, OPT_DROP},
         {"all", no_argument, NULL, OPT_ALL},
         {"dry-run", no_argument, NULL, OPT_DRY_RUN},
+        {"reject", no_argument, NULL, OPT_REJECT},
         {"help", no_argument, NULL, 'h'},
         {"version", no_argument, NULL, OPT_VERSION},
         {0},
@@ -273,7 +288,8 @@ static const struct command *parse_command(int argc, char **argv, const struct c
         const char *name;
     } special[] = {{HAS_TIMEOUT, "--timeout"}, {HAS_FOLLOW, "-f"},        {HAS_LINES, "-n"},
                    {HAS_WAIT, "--wait"},       {HAS_TO, "--to"},          {HAS_DROP, "--drop"},
-                   {HAS_ALL, "--all"},         {HAS_DRY_RUN, "--dry-run"}};
+                   {HAS_ALL, "--all"},         {HAS_DRY_RUN, "--dry-run"},
+                   {HAS_REJECT, "--reject"}};
     if (optind == argc) {
         fputs("farmctl: expected a command, such as status (see farmctl --help)\n", stderr);
         return NULL;

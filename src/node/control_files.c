@@ -39,6 +39,8 @@ static const struct file root_files[] = {
     {"barrier", {.type = CONTROL_WAIT, .access = CONTROL_READ}},
     {"drain", WRITE_FILE},
     {"ready", WRITE_FILE},
+    {"confirm", WRITE_FILE},
+    {"reject", WRITE_FILE},
     {"scrub", {.type = CONTROL_FILE, .access = CONTROL_READ | CONTROL_WRITE}},
     {"drop", WRITE_FILE},
     {"peers", DIRECTORY},

@@ -221,6 +221,10 @@ struct node {
     struct vvec synced_know;    /* knowledge that outlives a crash of the machine: what members are
                                    told, who collect by it */
     atomic_bool rejoining;   /* meta.rejoin_pos is set; for other threads */
+    struct {
+        bool held, allowed;   /* deletions wait to be confirmed; were confirmed */
+        uint64_t lost, total; /* names that are gone, of so many */
+    } brake;
     struct vvec rejoin_held;    /* rejoining: the versions that we had */
     struct vvec collect_stable; /* what all had seen when the last pass began */
     uint64_t collect_us;        /* when that was (mono) */
@@ -512,11 +516,13 @@ FARM_MUSTUSE int check_record(struct node *n, const struct record *r);
 
 /* ---- scan.c: the walk that compares the whole folder, while it is served ---- */
 FARM_MUSTUSE int scan_new(struct node *n); /* before anything is recovered; n->scan or none */
-/* In the first transaction. FARM_ECHANGED: the folder is empty and was not. */
+/* In the first transaction. */
 FARM_MUSTUSE int scan_due(struct node *n);
 void scan_free(struct node *n);
 /* In a transaction; then whether that was kept or dropped. scan_kept ends the walk. */
 FARM_MUSTUSE int scan_slice(struct node *n);
+/* The names that were not there, as long as the walk is not over. */
+void scan_gone(const struct node *n, const struct id128 **nids, size_t *count);
 bool scan_rests(const struct node *n); /* there is nothing to do just now */
 bool scan_idle(const struct node *n);  /* the last slice has nothing to be kept */
 void scan_kept(struct node *n);
@@ -677,6 +683,14 @@ bool identity_forked(const struct node *n, const struct msg_welcome *w, struct i
 FARM_MUSTUSE int identity_renew(struct node *n, const struct index_run *from, const char *peer);
 
 void identity_become(struct node *n); /* in a transaction */
+
+/* ---- brake.c ---- */
+/* The walk has seen everything: is so much gone that somebody is to be asked first? */
+FARM_MUSTUSE int brake_judge(struct node *n, const struct id128 *gone, size_t count,
+                             uint64_t total);
+/* What is held goes its way; or comes back from the peers. */
+void brake_confirm(struct node *n);
+void brake_reject(struct node *n);
 
 /* ---- rejoin.c ---- */
 /* Both have said HELLO. 0: go on; FARM_ECLOSED: not now. */

@@ -35,7 +35,6 @@
 #define BUSY_TRIES 50u
 #define TOLD_EVERY_US 10000000u
 #define VERIFIED_MAX 262144u
-#define EMPTY_LEAST 10u /* names below which an empty folder is believed */
 
 struct ids {
     struct id128 *v;
@@ -50,6 +49,7 @@ struct scan {
     bool first;              /* nothing was recorded before: what is found is as old as it looks */
     bool recovering;         /* the last run did not stop in order */
     bool ending;             /* names that are gone are being dropped */
+    bool judged;             /* how much is gone */
     bool done;               /* once this transaction is committed */
     uint64_t cursor, limit;  /* directories: lids after the first and below the second */
     struct lids late;        /* directories to be walked besides */
@@ -338,6 +338,12 @@ static int step_end(struct node *n)
     int rc = 0;
 
     s->ending = true;
+    if (!s->judged) {
+        rc = brake_judge(n, s->gone.v, s->gone.n, s->total);
+        s->judged = rc == 0;
+        if (rc || n->brake.held)
+            return rc;
+    }
     for (unsigned i = 0; i < STEP_NAMES && s->gone.n > 0 && !rc; i++) {
         rc = drop_gone(n, s->gone.v[s->gone.n - 1]);
         s->gone.n -= rc == 0;
@@ -363,7 +369,8 @@ int scan_slice(struct node *n)
 
     s->taken = 0;
     s->ending = false;
-    while (!rc && !s->done && s->taken < SLICE_TAKEN && may_go(n) && !slice_over(n, began)) {
+    while (!rc && !s->done && !n->brake.held && s->taken < SLICE_TAKEN && may_go(n) &&
+           !slice_over(n, began)) {
         if (s->dir) {
             rc = step_names(n);
             continue;
@@ -375,9 +382,15 @@ int scan_slice(struct node *n)
     return rc;
 }
 
+void scan_gone(const struct node *n, const struct id128 **nids, size_t *count)
+{
+    *nids = n->scan ? n->scan->gone.v : NULL;
+    *count = n->scan ? n->scan->gone.n : 0;
+}
+
 bool scan_rests(const struct node *n)
 {
-    return !n->scan || !may_go(n);
+    return !n->scan || n->brake.held || !may_go(n);
 }
 
 bool scan_idle(const struct node *n)
@@ -430,32 +443,6 @@ void scan_dropped(struct node *n)
 
 /* ---- life ---- */
 
-/* An empty folder that used to be full: the wrong disk, or none, is mounted there. */
-static int check_empty(struct node *n)
-{
-    struct check_dir at;
-    const struct dirent *e;
-    uint64_t held = 0, found = 0;
-    DIR *dir;
-
-    int rc = index_places_in(n->index, RID_ROOT, count_place, &held);
-    if (!rc && held >= EMPTY_LEAST)
-        rc = dir_stream(n, LID_ROOT, &at, &dir);
-    if (rc || held < EMPTY_LEAST)
-        return rc;
-    while (dir && found == 0 && (e = readdir(dir)))
-        found += !skipped(n, LID_ROOT, e->d_name);
-    if (dir)
-        closedir(dir);
-    if (found > 0)
-        return 0;
-    log_error("%s is empty but held %" PRIu64 " names in its root: is the right file system "
-              "mounted there? Nothing was deleted anywhere. To start anew, empty the state "
-              "directory %s",
-              n->config->dir, held, n->config->state);
-    return FARM_ECHANGED;
-}
-
 int scan_new(struct node *n)
 {
     if (n->args->restarted && !(n->meta.scanned & SCAN_DUE) && !n->compare)
@@ -482,7 +469,7 @@ int scan_due(struct node *n)
     n->meta.scanned = (uint8_t)((n->meta.scanned & SCANNED_ONCE) | SCAN_DUE |
                                 (s->recovering ? SCAN_RECOVERING : 0));
     int rc = index_count_places(n->index, &s->total);
-    return rc || n->args->restarted ? rc : check_empty(n);
+    return rc;
 }
 
 void scan_free(struct node *n)

@@ -73,6 +73,10 @@ void command_run(struct node *n, char *command)
         keep_drop(n, arg);
     else if (strcmp(command, "drain") == 0)
         node_set_state(n, STATE_DRAINING, "asked for");
+    else if (strcmp(command, "confirm") == 0)
+        brake_confirm(n);
+    else if (strcmp(command, "reject") == 0)
+        brake_reject(n);
     else if (strcmp(command, "ready") == 0 && n->state == STATE_DRAINING)
         node_set_state(n, STATE_READY, "");
     else if (strcmp(command, "scrub") == 0)
@@ -364,7 +368,10 @@ static void update_state(struct node *n)
     if (n->args->restarted) /* served before its worker died, and goes on */
         n->synced = true;
     struct judged j = judge(n);
-    if (scan_recovering(n) || scan_first(n)) {
+    if (n->brake.held) {
+        j = judged(STATE_RECOVERING, "held: %llu of %llu names are gone; farmctl confirm",
+                   (unsigned long long)n->brake.lost, (unsigned long long)n->brake.total);
+    } else if (scan_recovering(n) || scan_first(n)) {
         j.state = scan_first(n) ? STATE_SYNCING : STATE_RECOVERING;
         scan_progress(n, j.why, sizeof j.why);
     }

@@ -109,6 +109,32 @@ static int open_folder(struct super *s)
     return super_complain("%s: %s", dir, errno == ENOTDIR ? "is not a directory" : strerror(errno));
 }
 
+/* The staging area is on the folder's file system and says which folder it belongs to: what stands
+ * there once must be there again. */
+static int check_mark(struct super *s)
+{
+    const struct config *c = s->config;
+    char id[32];
+    int n = snprintf(id, sizeof(id), "%016" PRIx64 "\n", c->folder_id);
+    CLEANUP_FREE char *text = NULL;
+    size_t len;
+    int r = io_read_file_at(s->staging.dirfd, "folder", 64, &text, &len);
+    if (r == 0 && strcmp(text, id) != 0)
+        return super_complain("%s belongs to another folder, id %.16s (expected %.16s)", c->dir,
+                              text, id);
+    if (r == -ENOENT && faccessat(s->args.state_fd, "marked", F_OK, 0) == 0)
+        return super_complain(
+            "%s is not the directory that was served before, its staging area has no mark: is the "
+            "right file system mounted there? To go on with it, remove %s/marked",
+            c->dir, c->state);
+    if (r == -ENOENT)
+        r = io_write_file_at(s->staging.dirfd, "folder", id, (size_t)n, 0600);
+    if (r == 0)
+        r = io_write_file_at(s->args.state_fd, "marked", "", 0, 0600);
+    return r < 0 ? super_complain("the mark in the staging area of %s: %s", c->dir, err_text(r))
+                 : 0;
+}
+
 static int open_relay_socket(struct super *s)
 {
     struct sockaddr_un a = {.sun_family = AF_UNIX};
@@ -191,6 +217,9 @@ int super_prepare(struct super *s)
     r = staging_open(s->config->dir, s->args.rootfd, s->config->staging, &s->staging, &inside, why);
     if (r < 0)
         return super_complain("%s", why);
+    r = check_mark(s);
+    if (r < 0)
+        return r;
     s->args.staging = &s->staging;
     s->args.hide = inside ? ".farmfs" : NULL;
     s->args.shared = mmap(NULL, sizeof(*s->args.shared), PROT_READ | PROT_WRITE,

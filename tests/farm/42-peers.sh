@@ -53,6 +53,7 @@ cp "$etc2/www.conf" "$TMP/www.conf"
 sed -i 's/^id = .*/id = 00000000deadbeef/' "$etc2/www.conf"
 lab stop web2 www
 mv "$FARM_LAB/web2/state/www" "$FARM_LAB/web2/state/www.own"
+mv "$FARM_LAB/web2/.farmfs.www" "$FARM_LAB/web2/.farmfs.www.own"
 mkdir "$FARM_LAB/web2/state/www"
 mark web1
 lab start web2 www
@@ -62,7 +63,8 @@ works other-folder
 sleep 2
 [[ ! -e $W1/foreign && ! -e $W3/foreign ]] || fail "another folder's files came in"
 lab stop web2 www
-rm -r "$FARM_LAB/web2/state/www" "$W2/foreign"
+rm -r "$FARM_LAB/web2/state/www" "$FARM_LAB/web2/.farmfs.www" "$W2/foreign"
+mv "$FARM_LAB/web2/.farmfs.www.own" "$FARM_LAB/web2/.farmfs.www"
 mv "$FARM_LAB/web2/state/www.own" "$FARM_LAB/web2/state/www"
 cp "$TMP/www.conf" "$etc2/www.conf"
 lab start web2 www

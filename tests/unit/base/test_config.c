@@ -79,14 +79,14 @@ static void a_full_file(void **state)
     assert_int_equal(r, FARM_ECONFIG); /* the last name has 64 characters */
     free(text);
     write_text(
-        "c",
-        BASE "state = /var/x\nstaging = /srv/.s ; beside it\n"
-             "ack = one\nseal-after = 500ms\nretention = 90d\nhistory = 36h\nhistory-quota = 20G\n"
-             "conflicts-age = off\nconflicts-quota = off\nscrub = 20M\nscrub-every = 12h\n"
-             "[ssh]\nuser = repl\nkey = /k\n"
-             "known-hosts = /kh\nrun-dir = /r\n"
-             "[peer web2]\n  address = 10.77.0.2\n\tport = 65535\n"
-             "# next\n[ peer  " N63 " ]\nconnect=accept");
+        "c", BASE
+        "state = /var/x\nstaging = /srv/.s ; beside it\n"
+        "ack = one\nseal-after = 500ms\nretention = 90d\nbrake = 20%\nhistory = 36h\nhistory-quota = 20G\n"
+        "conflicts-age = off\nconflicts-quota = off\nscrub = 20M\nscrub-every = 12h\n"
+        "[ssh]\nuser = repl\nkey = /k\n"
+        "known-hosts = /kh\nrun-dir = /r\n"
+        "[peer web2]\n  address = 10.77.0.2\n\tport = 65535\n"
+        "# next\n[ peer  " N63 " ]\nconnect=accept");
     assert_int_equal(config_load("c", &c), 0);
     assert_string_equal(c->file, "c");
     assert_string_equal(c->node, "web1");
@@ -99,6 +99,7 @@ static void a_full_file(void **state)
     assert_int_equal(c->seal_after_ms, 500);
     assert_int_equal(c->history_age_s, 36 * 3600);
     assert_int_equal(c->retention_s, 90 * 86400);
+    assert_int_equal(c->brake, 20);
     assert_int_equal(c->history_quota, 20ull << 30);
     assert_int_equal(c->conflicts_age_s, 0);
     assert_int_equal(c->conflicts_quota, 0);
@@ -133,6 +134,7 @@ static void defaults_and_who_dials(void **state)
     assert_int_equal(c->seal_after_ms, 2000);
     assert_int_equal(c->history_age_s, 0);
     assert_int_equal(c->retention_s, 30 * 86400);
+    assert_int_equal(c->brake, 50);
     assert_int_equal(c->history_quota, 1 << 30);
     assert_int_equal(c->conflicts_age_s, 30 * 86400);
     assert_int_equal(c->conflicts_quota, 1 << 30);
@@ -203,6 +205,8 @@ static const struct {
     {BASE "scrub-every = 7\n", "7: bad folder.scrub-every '7'", "such as 12h or 7d"},
     {BASE "scrub-every = 0d\n", "7: bad folder.scrub-every '0d'", ""},
     {BASE "scrub-every = off\n", "7: bad folder.scrub-every 'off'", ""},
+    {BASE "brake = 0%\n", "7: bad folder.brake", "off, or 1% to 100%"},
+    {BASE "brake = 50\n", "7: bad folder.brake", ""},
     {BASE "seal-after = 0s\n", "7: bad folder.seal-after", ""},
     {BASE "seal-after = -2s\n", "7: bad folder.seal-after", ""},
     {BASE "seal-after = 2 s\n", "7: bad folder.seal-after", ""},
