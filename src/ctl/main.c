@@ -286,10 +286,10 @@ static const struct command *parse_command(int argc, char **argv, const struct c
     static const struct {
         unsigned has;
         const char *name;
-    } special[] = {{HAS_TIMEOUT, "--timeout"}, {HAS_FOLLOW, "-f"},        {HAS_LINES, "-n"},
-                   {HAS_WAIT, "--wait"},       {HAS_TO, "--to"},          {HAS_DROP, "--drop"},
-                   {HAS_ALL, "--all"},         {HAS_DRY_RUN, "--dry-run"},
-                   {HAS_REJECT, "--reject"}};
+    } special[] = {
+        {HAS_TIMEOUT, "--timeout"}, {HAS_FOLLOW, "-f"},         {HAS_LINES, "-n"},
+        {HAS_WAIT, "--wait"},       {HAS_TO, "--to"},           {HAS_DROP, "--drop"},
+        {HAS_ALL, "--all"},         {HAS_DRY_RUN, "--dry-run"}, {HAS_REJECT, "--reject"}};
     if (optind == argc) {
         fputs("farmctl: expected a command, such as status (see farmctl --help)\n", stderr);
         return NULL;

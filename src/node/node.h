@@ -218,8 +218,8 @@ struct node {
     uint64_t reviewed_us;  /* wants, tombstones */
     uint64_t suspected_us; /* the index was last looked at for an error in it; 0 never */
     struct durable *durable;
-    struct vvec synced_know;    /* knowledge that outlives a crash of the machine: what members are
-                                   told, who collect by it */
+    struct vvec synced_know; /* knowledge that outlives a crash of the machine: what members are
+                                told, who collect by it */
     atomic_bool rejoining;   /* meta.rejoin_pos is set; for other threads */
     struct {
         bool held, allowed;   /* deletions wait to be confirmed; were confirmed */

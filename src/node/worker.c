@@ -127,6 +127,7 @@ static void become_new(struct node *n)
     io_random(&n->meta.epoch, sizeof n->meta.epoch);
     n->meta.next_seq = 1;
     n->meta.next_id = 2;
+    n->meta.nruns = 0;
     n->meta.next_lid += LIDS_BLOCK;
     events_note(
         n->events, "recovery",

@@ -171,7 +171,7 @@ static const struct {
     {BASE "[ssh] x\n", "7: text 'x' behind a section", ""},
     {BASE "colour = red\n", "7: unknown key 'colour' in [folder]",
      "expected one of name, id, dir, state, staging, ack, seal-after, history, history-quota, "
-     "conflicts-age, conflicts-quota, compare-rate, scrub, scrub-every"},
+     "conflicts-age, conflicts-quota, retention, brake, compare-rate, scrub, scrub-every"},
     {BASE "[peer web2]\nhost = a\n", "8: unknown key 'host' in [peer]", "address, port, connect"},
     {BASE "nonsense\n[what]\n", "7: not understood", "expected [SECTION]"},
     {BASE "dir = /b\n", "7: folder.dir is given twice", ""},
