@@ -165,7 +165,8 @@ static int reseal(struct node *n, uint64_t lid)
 {
     int rc = dirty_all(n->dirty, lid);
     if (!rc)
-        rc = seal_file(n, lid, 0);
+        /* After a stop of the machine it may be what a peer has whole: it must not win then. */
+        rc = seal_file(n, lid, n->restored ? 1 : 0);
     if (rc == -EBUSY)
         return map_u64_set(&n->to_seal, lid, n, NULL);
     return rc;
@@ -210,8 +211,16 @@ static int take_new(struct node *n, const struct check_dir *d, const char *name,
 {
     struct id128 rid;
     uint64_t lid;
+    bool gone;
 
-    int rc = new_lid(n, &l->h, type_of(&l->st), &lid);
+    if (n->adopting) { /* a peer's, perhaps: walked once more when they were heard */
+        n->passed = true;
+        return 0;
+    }
+    int rc = rebuild_buried(n, d, name, &l->st, &gone);
+    if (rc || gone)
+        return rc;
+    rc = new_lid(n, &l->h, type_of(&l->st), &lid);
     if (!rc)
         rc = local_found(n, d->rid, (const uint8_t *)name, (uint8_t)strlen(name), lid, &l->h,
                          scan_first(n), &rid);

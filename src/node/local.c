@@ -274,6 +274,10 @@ static int on_found(struct node *n, const struct intent *in)
     struct id128 parent, rid, nid;
     struct index_node row;
 
+    if (n->adopting) {
+        n->passed = true;
+        return 0;
+    }
     if (index_get_node_by_handle(n->index, &in->handle, &row) == 0)
         return 0; /* it got its record meanwhile */
     int rc = dir_of(n, in->parent, &parent);

@@ -204,8 +204,12 @@ struct node {
     struct queue inbox; /* struct inmsg */
     int epoll, link_fd;
     bool stopping, serving;
-    bool compare; /* the intents are lost: the folder is compared although the mount lives */
-    bool unclean; /* what ran before us here did not stop in order */
+    bool compare;  /* the intents are lost: the folder is compared although the mount lives */
+    bool restored; /* the machine stopped: the index is as of its last mark */
+    bool adopting; /* peers are heard first: what is unknown to the index may be theirs */
+    bool adopted;  /* that is over */
+    bool passed;   /* while it lasted something unknown was passed by */
+    bool unclean;  /* what ran before us here did not stop in order */
     enum node_state state;
     char state_reason[160];
     uint64_t started_us; /* mono */
@@ -513,6 +517,17 @@ FARM_MUSTUSE int check_intent(struct node *n, uint64_t dir_lid, const uint8_t *n
                               uint64_t lid);
 /* All that a peer's record is about. -EAGAIN: being changed. */
 FARM_MUSTUSE int check_record(struct node *n, const struct record *r);
+
+/* ---- rebuild.c: files that the index does not know, and peers do ---- */
+/* All peers that can be reached were heard to the end. */
+bool rebuild_heard(const struct node *n);
+/* In a transaction: the name is to get its place, where an equal file stands already: taken. */
+FARM_MUSTUSE int rebuild_adopt(struct plan *p, const struct view_change *c, bool *adopted);
+/* In a transaction: an unknown file that peers have deleted meanwhile is kept beside. */
+FARM_MUSTUSE int rebuild_buried(struct node *n, const struct check_dir *d, const char *name,
+                                const struct stat *st, bool *gone);
+/* They were heard: what is unknown now is new here. Begins a walk, unless there is one. */
+FARM_MUSTUSE int rebuild_end(struct node *n);
 
 /* ---- scan.c: the walk that compares the whole folder, while it is served ---- */
 FARM_MUSTUSE int scan_new(struct node *n); /* before anything is recovered; n->scan or none */

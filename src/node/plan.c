@@ -429,6 +429,16 @@ static int plan_at(struct plan *p, size_t i)
     int rc = n->records.get_place(n->records.ctx, nid, &now);
     if (rc == -ENOENT)
         now = nowhere, rc = 0;
+    bool adopted = false;
+    if (!rc && now.kind == PLACE_NONE)
+        rc = rebuild_adopt(p, &p->changes[i], &adopted);
+    if (!rc && adopted) {
+        struct staged *s = staged_of(p, e.rid);
+        if (s) /* not needed: the batch discards it */
+            s->name[0] = 0;
+        p->done[i] = 2;
+        return place_name(n, nid, &p->changes[i].to);
+    }
     if (!rc)
         rc = plan_source(p, &p->changes[i], &now, &e);
     if (rc == -ENOENT) {

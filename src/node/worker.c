@@ -117,6 +117,12 @@ static bool restored(const struct node *n)
     return index_found(n->index) == INDEX_RESTORED && !n->args->restarted;
 }
 
+/* The index is new, and the state directory is not. */
+static bool is_lost(const struct node *n)
+{
+    return faccessat(n->args->state_fd, "intents", F_OK, 0) == 0;
+}
+
 /* After a stop of the machine peers may know of records that are lost here, and numbers given out
  * since the last mark must not be given to others: we go on under a new id, with a new log. What
  * was ours they send us like anybody else's. */
@@ -148,6 +154,12 @@ static void judge_stop(struct node *n, bool fresh)
 
 static int first_meta(struct node *n)
 {
+    if (is_lost(n)) {
+        n->meta.scanned = SCAN_REBUILD;
+        events_note(n->events, "index",
+                    "there is no index: it is made anew from the folder and the peers; this node "
+                    "is a new one to them");
+    }
     n->meta.folder_id = n->config->folder_id;
     io_random(&n->meta.node, sizeof n->meta.node);
     n->meta.node |= 1;
@@ -180,8 +192,10 @@ static int load_meta(struct node *n, bool fresh)
     rc = fresh ? first_meta(n) : index_get_meta(n->index, &n->meta);
     if (!rc && n->meta.folder_id != n->config->folder_id)
         rc = FARM_EFOLDER;
-    if (!rc && restored(n))
+    n->restored = restored(n);
+    if (!rc && n->restored)
         become_new(n);
+    n->adopting = n->npeers > 0 && (n->restored || (n->meta.scanned & SCAN_REBUILD));
     replica_from_meta(n);
     index_set_log_head(n->index, n->meta.log_head);
     index_records(n->index, &n->records);
@@ -322,7 +336,7 @@ static int recover_intents(struct node *n)
 
 static int recover(struct node *n)
 {
-    int rc = scan_new(n);
+    int rc = n->meta.scanned & SCAN_REBUILD ? 0 : scan_new(n);
     if (!rc)
         rc = apply_pending_load(n);
     if (!rc)
@@ -369,6 +383,21 @@ static int watch(struct node *n, int fd, int what)
     return epoll_ctl(n->epoll, EPOLL_CTL_ADD, fd, &e) < 0 ? -errno : 0;
 }
 
+static int tell_super(struct node *n, enum super_type type)
+{
+    struct super_msg m = {.type = type};
+    return send(n->args->super_fd, &m, sizeof m, MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
+static int listen_all(struct node *n)
+{
+    n->epoll = epoll_create1(EPOLL_CLOEXEC);
+    int rc = n->epoll < 0 ? -errno : watch(n, intent_eventfd(n->intents), WATCH_INTENTS);
+    if (!rc)
+        rc = watch(n, n->inbox.eventfd, WATCH_INBOX);
+    return rc ? rc : watch(n, n->args->super_fd, WATCH_SUPER);
+}
+
 static int serve(struct node *n)
 {
     struct mount_env env = {.rootfd = n->args->rootfd,
@@ -389,17 +418,9 @@ static int serve(struct node *n)
     int rc = mount_start(&env, &n->mount);
     if (rc)
         return fail(n, "serving the mount", rc);
-    n->epoll = epoll_create1(EPOLL_CLOEXEC);
-    rc = n->epoll < 0 ? -errno : watch(n, intent_eventfd(n->intents), WATCH_INTENTS);
+    rc = watch(n, mount_ended_fd(n->mount), WATCH_ENDED);
     if (!rc)
-        rc = watch(n, n->inbox.eventfd, WATCH_INBOX);
-    if (!rc)
-        rc = watch(n, n->args->super_fd, WATCH_SUPER);
-    if (!rc)
-        rc = watch(n, mount_ended_fd(n->mount), WATCH_ENDED);
-    struct super_msg m = {.type = WORKER_SERVING};
-    if (!rc && send(n->args->super_fd, &m, sizeof m, MSG_NOSIGNAL) < 0)
-        rc = -errno;
+        rc = tell_super(n, WORKER_SERVING);
     n->serving = rc == 0;
     return rc;
 }
@@ -487,8 +508,6 @@ static void local_round(struct node *n)
         events_clear(n->events, "index", "the index is written again");
         return;
     }
-    if (rc == FARM_ECORRUPT)
-        suspect_index(n);
     n->stalled_until_us = now + 250000;
     events_raise(n->events, "index",
                  "the index cannot be written: %s; changes wait in the intent log", err_text(rc));
@@ -497,6 +516,12 @@ static void local_round(struct node *n)
 /* A slice of the walk. */
 static void walk_round(struct node *n)
 {
+    if (n->serving && n->adopting && !n->scan && rebuild_heard(n)) {
+        n->adopting = n->passed;
+        int e = n->passed ? rebuild_end(n) : 0;
+        if (e)
+            log_warn_code(e, "walking the folder once more");
+    }
     if (scan_rests(n) || n->stalled_until_us > node_mono(n))
         return;
     int rc = apply_walk(n);
@@ -559,6 +584,8 @@ static void timers(struct node *n)
     keep_timer(n);
     scrub_tick(n);
     durable_tick(n);
+    if (index_suspect(n->index))
+        suspect_index(n);
     if (durable_damage(n)) {
         log_error("the index is damaged: %s", durable_damage(n));
         _exit(WORKER_EXIT_DAMAGED);
@@ -592,7 +619,7 @@ static void loop(struct node *n)
     struct epoll_event ev[16];
     uint64_t ticked = 0;
 
-    while (!n->stopping) {
+    while (!n->stopping && (n->serving || !rebuild_heard(n))) {
         int got = wait_events(n, ev, 16);
         for (int i = 0; i < got; i++) {
             switch (ev[i].data.u32) {
@@ -614,6 +641,17 @@ static void loop(struct node *n)
             status_gossip(n);
         }
     }
+}
+
+/* The index was lost: the peers are heard before the folder is served. */
+static int rebuild(struct node *n)
+{
+    node_set_state(n, STATE_RECOVERING, "making the index anew from the folder and the peers");
+    int rc = tell_super(n, WORKER_LISTENING);
+    if (rc)
+        return rc;
+    loop(n);
+    return n->stopping ? 0 : rebuild_end(n);
 }
 
 /* ---- stopping ---- */
@@ -717,8 +755,14 @@ int worker_main(const struct worker_args *a)
         fail(n, "recovering", rc);
         return 3;
     }
-    rc = serve(n);
-    if (rc)
+    rc = listen_all(n);
+    if (!rc && (n->meta.scanned & SCAN_REBUILD))
+        rc = rebuild(n);
+    if (rc) {
+        fail(n, "listening to peers", rc);
+        return 3;
+    }
+    if (!n->stopping && serve(n))
         return 3;
     node_set_state(n, STATE_SYNCING, "");
     rc = scrub_start(n);

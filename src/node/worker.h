@@ -28,7 +28,8 @@ enum super_type {
     SUPER_CONTROL = 2,  /* supervisor -> worker: .farm is mounted */
     SUPER_LINK = 3, /* supervisor -> worker: a (new) link process; its control socket comes along */
     SUPER_STOP = 4, /* supervisor -> worker: seal, sync, mark clean, exit 0 */
-    WORKER_FAILED = 5, /* worker -> supervisor: do not restart me; text says why */
+    WORKER_FAILED = 5,    /* worker -> supervisor: do not restart me; text says why */
+    WORKER_LISTENING = 6, /* worker -> supervisor: a link process is wanted before it serves */
 };
 
 struct super_msg {

@@ -134,6 +134,19 @@ int row_open(enum table t, const MDB_val *k, const MDB_val *v, struct cur *out)
     return 0;
 }
 
+/* Whoever meets damage passes the error on; the core thread asks for it. */
+static int suspect(const struct index *ix, int e)
+{
+    if (e == FARM_ECORRUPT)
+        atomic_store(ix->suspect, true);
+    return e;
+}
+
+bool index_suspect(struct index *ix)
+{
+    return atomic_exchange(ix->suspect, false);
+}
+
 void row_seal(enum table t, const struct key *k, uint8_t *row, size_t n)
 {
     uint32_t check = htole32(row_check(t, k->b, k->n, row, n));
@@ -149,7 +162,8 @@ int row_get(const struct index *ix, MDB_txn *txn, enum table t, const struct key
 
     farm_assert(txn);
     int rc = mdb_get(txn, ix->dbi[t], &key, &v);
-    return rc ? index_code(rc) : row_open(t, &key, &v, out);
+    int e = rc ? index_code(rc) : row_open(t, &key, &v, out);
+    return suspect(ix, e);
 }
 
 struct buf *row_begin(struct index *ix)
@@ -223,7 +237,7 @@ static int scan(const struct index *ix, MDB_txn *txn, enum table t, const struct
     int e = 0;
     while (!rc && k.mv_size >= prefix && memcmp(k.mv_data, from->b, prefix) == 0) {
         struct cur row;
-        e = row_open(t, &k, &v, &row);
+        e = suspect(ix, row_open(t, &k, &v, &row));
         if (!e)
             e = f(arg, &k, &v);
         if (e)
@@ -434,9 +448,9 @@ static int check_unmarked(int fd)
     return e;
 }
 
-/* A small index is checked whole after an unclean stop of the machine; a large one by whoever opens
- * it (index_verify), since others wait. */
-static int check_restored(int fd, const uint8_t meta[META_BYTES])
+/* A small index is checked whole when it was closed; a large one by whoever opens it
+ * (index_verify), since others wait. */
+static int check_small(int fd, const uint8_t meta[META_BYTES])
 {
     struct index_verified v;
     struct stat st;
@@ -472,11 +486,13 @@ static int look(struct index *ix, int dirfd, const uint8_t boot[BOOT_BYTES])
     if (memcmp(m->last.boot, boot, BOOT_BYTES) != 0) {
         ix->found = m->last.flags & MARK_CLEAN ? INDEX_CLEAN : INDEX_RESTORED;
         int e = mark_restore(m, fd);
-        return e || ix->found == INDEX_CLEAN ? e : check_restored(fd, m->last.meta);
+        return e ? e : check_small(fd, m->last.meta);
     }
     ix->found = m->last.flags & MARK_CLEAN ? INDEX_CLEAN : INDEX_LIVE;
-    if (ix->found == INDEX_LIVE || is_marked(m, fd))
+    if (ix->found == INDEX_LIVE)
         return 0;
+    if (is_marked(m, fd))
+        return check_small(fd, m->last.meta);
     ix->found = INDEX_RESTORED; /* not what was left when it was closed */
     m->have = false;
     return check_unmarked(fd);
@@ -494,7 +510,10 @@ int index_open_boot(const char *dir, size_t map_size, const uint8_t boot[16], st
     if (!ix)
         return -ENOMEM;
     buf_init(&ix->row, ROW_MAX);
+    ix->suspect = calloc(1, sizeof *ix->suspect);
     int e = mark_open(&ix->mark, dirfd);
+    if (!e && !ix->suspect)
+        e = -ENOMEM;
     if (!e)
         e = look(ix, dirfd, boot);
     if (!e)
@@ -540,6 +559,7 @@ void index_close(struct index *ix)
     if (ix->env)
         mdb_env_close(ix->env);
     buf_fini(&ix->row);
+    free(ix->suspect);
     free(ix);
 }
 

@@ -68,6 +68,7 @@ enum {
     SCANNED_ONCE = 1,    /* the first scan of the folder has been done */
     SCAN_DUE = 2,        /* the folder was not compared whole since it was mounted */
     SCAN_RECOVERING = 4, /* and that follows a stop that was not in order */
+    SCAN_REBUILD = 8,    /* the index was lost: the peers are heard before the folder is served */
 };
 
 /* Where an inode record is in the backing tree of this node. */
@@ -127,6 +128,8 @@ FARM_MUSTUSE int index_mark_clean(struct index *ix);
 /* By how many bytes the file has grown since the mark: its pages cannot be reused. */
 uint64_t index_unmarked(struct index *ix);
 
+/* Has anybody met a row without its check since this was last asked? */
+bool index_suspect(struct index *ix);
 /*
  * Look at every page and row of the index in `dir`: structure, bounds, order, counts, that no page
  * is used twice or free and used, and every row's check. Needs no open index, and reads nothing

@@ -133,7 +133,8 @@ struct index {
     MDB_env *env;
     struct mark mark;
     enum index_found found;
-    MDB_txn *txn; /* the write transaction, NULL outside of one */
+    atomic_bool *suspect; /* a row did not have its check; any thread sets it */
+    MDB_txn *txn;         /* the write transaction, NULL outside of one */
     MDB_dbi dbi[T_COUNT];
     uint64_t log_head;
     uint64_t log_head_before; /* when the transaction began: what an abort goes back to */

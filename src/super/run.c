@@ -238,7 +238,8 @@ static void attached(struct super *s)
     s->mount_fd = -1;
     if (s->serving) {
         tell_worker(s, SUPER_CONTROL, -1);
-        start_link(s);
+        if (s->link.pid == 0)
+            start_link(s);
     }
     log_info("%s is mounted", s->config->dir);
     if (s->ready_fd >= 0) {
@@ -263,6 +264,9 @@ static void on_message(struct super *s)
         s->serving = false;
     } else if (m.type == WORKER_SERVING) {
         serving(s);
+    } else if (m.type == WORKER_LISTENING) {
+        if (s->phase != STOPPING && s->link.pid == 0)
+            start_link(s);
     } else if (m.type == WORKER_FAILED) {
         m.text[sizeof(m.text) - 1] = '\0';
         super_complain("%s", m.text);

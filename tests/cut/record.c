@@ -25,12 +25,6 @@ static struct {
     unsigned files;
 } rec = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-void must_failed(const char *what, const char *file, int line)
-{
-    fprintf(stderr, "%s:%d: not so: %s\n", file, line, what);
-    abort();
-}
-
 static struct op *add(enum op_kind kind)
 {
     if (rec.r.n == rec.r.size) {

@@ -11,13 +11,11 @@
 #ifndef CUT_RECORD_H
 #define CUT_RECORD_H
 
+#include "must.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-/* In every build; its argument is evaluated. */
-#define MUST(x) ((x) ? (void)0 : must_failed(#x, __FILE__, __LINE__))
-void must_failed(const char *what, const char *file, int line) __attribute__((noreturn));
 
 enum op_kind { OP_WRITE, OP_SIZE, OP_CREATE, OP_RENAME, OP_UNLINK, OP_SYNC, OP_SYNC_DIR, OP_NOTE };
 

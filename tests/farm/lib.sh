@@ -31,7 +31,7 @@ figure() { printf '# %s\n' "$*"; }
 
 bin() { # NAME: a program of the build under test
     local d
-    for d in "$FARM_BUILD" "$FARM_BUILD/bin" "$FARM_BUILD/src" "$FARM_BUILD/src/ctl" "$FARM_BUILD/tests/tools"; do
+    for d in "$FARM_BUILD" "$FARM_BUILD/bin" "$FARM_BUILD/src" "$FARM_BUILD/src/ctl" "$FARM_BUILD/tests/tools" "$FARM_BUILD/tests/cut"; do
         if [[ -f $d/$1 && -x $d/$1 ]]; then
             printf '%s' "$d/$1"
             return
