@@ -169,6 +169,8 @@ void ops_attr_set(struct fuse_lowlevel_ops *o);
 void ops_dir_set(struct fuse_lowlevel_ops *o);
 /* Truncate or extend; seal: no close will come. */
 FARM_MUSTUSE int data_resize(fuse_req_t req, uint64_t lid, off_t size, bool seal);
+/* Is the caller in this group? Asks /proc: for rare cases only. */
+bool data_in_group(fuse_req_t req, gid_t gid);
 /* The set-id bits that a change of the file by this caller drops. */
 mode_t data_setid(fuse_req_t req, const struct stat *st);
 /* "/proc/self/fd/N": names an inode held by an O_PATH descriptor, symlinks too. */

@@ -185,14 +185,31 @@ struct xattr_args {
     const char *name, *value;
     size_t size;
     int flags;
+    fuse_req_t req; /* NULL: the caller's groups do not matter */
 };
+
+/* The kernel takes the set-gid bit away when an ACL is set by one who is not in the file's group;
+ * of us it does not, since we may do anything. */
+static int drop_setgid(const struct xattr_args *x, int fd, const char *path)
+{
+    struct stat st;
+    if (x->req == NULL)
+        return 0;
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    if (!(st.st_mode & S_ISGID) || data_in_group(x->req, st.st_gid))
+        return 0;
+    return chmod(path, st.st_mode & 07777 & ~(mode_t)S_ISGID) < 0 ? -errno : 0;
+}
 
 static int xattr_set_call(int fd, const void *arg)
 {
     const struct xattr_args *x = arg;
     char path[PROC_FD_LEN];
     proc_fd(fd, path);
-    return setxattr(path, x->name, x->value, x->size, x->flags) < 0 ? -errno : 0;
+    if (setxattr(path, x->name, x->value, x->size, x->flags) < 0)
+        return -errno;
+    return drop_setgid(x, fd, path);
 }
 
 static int xattr_remove_call(int fd, const void *arg)
@@ -211,7 +228,8 @@ static bool no_xattrs(fuse_ino_t ino)
 static void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
                         size_t size, int flags)
 {
-    struct xattr_args x = {name, value, size, flags};
+    bool acl = strcmp(name, "system.posix_acl_access") == 0 && fuse_req_ctx(req)->uid != 0;
+    struct xattr_args x = {name, value, size, flags, acl ? req : NULL};
     reply_code(req, no_xattrs(ino)
                         ? -EPERM
                         : attr_logged(mount_of(req), lid_of(ino), 0, xattr_set_call, &x));

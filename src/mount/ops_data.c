@@ -60,8 +60,8 @@ static void writing_end(struct writing *w, uint64_t off, uint64_t len)
     nodes_put_fd(w->m->env.nodes, w->ref);
 }
 
-/* Is the caller in this group? Asked of /proc, for rare cases only. */
-static bool in_group(fuse_req_t req, gid_t gid)
+/* Asked of /proc. */
+bool data_in_group(fuse_req_t req, gid_t gid)
 {
     gid_t groups[1024];
     if (fuse_req_ctx(req)->gid == gid)
@@ -78,7 +78,7 @@ mode_t data_setid(fuse_req_t req, const struct stat *st)
     mode_t drop = st->st_mode & S_ISUID;
     if (!S_ISREG(st->st_mode))
         return 0;
-    if (st->st_mode & S_ISGID && (st->st_mode & S_IXGRP || !in_group(req, st->st_gid)))
+    if (st->st_mode & S_ISGID && (st->st_mode & S_IXGRP || !data_in_group(req, st->st_gid)))
         drop |= S_ISGID;
     return drop;
 }

@@ -46,6 +46,12 @@ semantics() ( # DIR: does it all there, prints what is seen
     mkdir sticky && chmod 1777 sticky && : >sticky/roots
     setpriv --reuid 33 --regid 33 --clear-groups rm -f sticky/roots 2>&1 | sed 's/.*: //' || true
     setpriv --reuid 33 --regid 33 --clear-groups chmod 777 by-user 2>&1 | sed 's/.*: //' || true
+    for i in 1 2 3; do : >suid-acl-$i && chown 1234:33 suid-acl-$i && chmod 2775 suid-acl-$i; done
+    mkdir suid-acl-dir && chown 1234:33 suid-acl-dir && chmod 2775 suid-acl-dir
+    setpriv --reuid 1234 --regid 1234 --clear-groups setfacl -m u:5678:rw- suid-acl-1 suid-acl-dir
+    setpriv --reuid 1234 --regid 33 --clear-groups setfacl -m u:5678:rw- suid-acl-2
+    setpriv --reuid 1234 --regid 1234 --groups 33 setfacl -m u:5678:rw- suid-acl-3
+    stat -c '%n %a' suid-acl-*
     printf 'secret' >private && chmod 600 private
     setpriv --reuid 33 --regid 33 --clear-groups cat private 2>&1 | sed 's/.*: //' || true
     printf 'group' >shared && chown 0:33 shared && chmod 640 shared
@@ -76,6 +82,6 @@ if mount -o remount,ro "$W1"; then
 fi
 barrier web1
 # set-id bits do not travel by default, so those files are not compared
-rm -f "$A"/suid-*
+rm -rf "$A"/suid-*
 barrier web1
 same_all "www/$CASE"
