@@ -60,11 +60,14 @@ void mount_stop(struct mount *m);
 bool mount_ended(const struct mount *m);
 int mount_ended_fd(const struct mount *m);
 
-/* Invalidation: any thread but FUSE threads; queued and done in order by the notify thread; bounded
- * queue (waits for room). dir: the name is or was a directory's; there may be a mount below it, so
- * it is expired, never detached. */
+/* Invalidation: any thread but FUSE threads; queued and done in order by the notify thread. It
+ * never waits for room: the notify thread may itself be waiting for a write that the kernel has to
+ * finish first, that write for room in the intent log, and only the core makes some. Instead the
+ * core takes no more from peers while mount_behind says that much is queued. dir: the name is or
+ * was a directory's; there may be a mount below it, so it is expired, never detached. */
 void mount_forget_entry(struct mount *m, uint64_t parent, const uint8_t *name, uint8_t len,
                         bool dir);
+bool mount_behind(struct mount *m);
 void mount_forget_attr(struct mount *m, uint64_t lid);
 void mount_forget_data(struct mount *m, uint64_t lid); /* content, listing and attributes */
 /* The core is about to move an inode to orphans/<lid> for a peer's change; afterwards it asks for

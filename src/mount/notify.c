@@ -6,7 +6,9 @@
 #include <stdlib.h>
 #include <sys/prctl.h>
 
-#define NOTICES_MAX 65536u
+/* No bound: see mount_behind. */
+#define NOTICES_CAP SIZE_MAX
+#define NOTICES_MANY 65536u
 
 enum notice_kind { NOTICE_ENTRY, NOTICE_ATTR, NOTICE_DATA, NOTICE_RELEASE, NOTICE_CALL };
 
@@ -79,7 +81,7 @@ static void *notify_main(void *arg)
 
 int notify_start(struct mount *m)
 {
-    int r = queue_init(&m->notices, NOTICES_MAX);
+    int r = queue_init(&m->notices, NOTICES_CAP);
     if (r < 0)
         return r;
     r = -pthread_create(&m->notify_id, NULL, notify_main, m);
@@ -114,6 +116,14 @@ static void push(struct mount *m, struct notice *n)
             n->call(n->arg);
         free(n);
     }
+}
+
+bool mount_behind(struct mount *m)
+{
+    pthread_mutex_lock(&m->notices.lock);
+    bool many = m->notices.n > NOTICES_MANY;
+    pthread_mutex_unlock(&m->notices.lock);
+    return many;
 }
 
 void mount_forget_entry(struct mount *m, uint64_t parent, const uint8_t *name, uint8_t len,

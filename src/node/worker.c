@@ -529,11 +529,20 @@ static void walk_round(struct node *n)
         n->stalled_until_us = node_mono(n) + 50000;
 }
 
+/* What peers change makes work for the notify thread: they wait until it has caught up, while what
+ * is done through the mount is recorded. (Not while stopping: then nothing is installed.) */
+static bool behind(struct node *n)
+{
+    return n->mount && !n->stopping && mount_behind(n->mount);
+}
+
 static void inbox_round(struct node *n)
 {
     struct qnode *q;
 
-    for (unsigned i = 0; i < 64 && (q = queue_try_pop(&n->inbox)); i++) {
+    if (behind(n))
+        usleep(1000); /* the inbox stays readable */
+    for (unsigned i = 0; i < 64 && !behind(n) && (q = queue_try_pop(&n->inbox)); i++) {
         struct inmsg *m = (struct inmsg *)(void *)q;
         if (m->type == IN_BARRIER) {
             barrier_add(n, m->p);
