@@ -102,6 +102,64 @@ static void keep_init(struct mount_shared *shared, const struct fuse_buf *b)
     __atomic_store_n(&shared->control_init_len, (uint32_t)b->size, __ATOMIC_RELEASE);
 }
 
+static void remember_poller(struct mount_shared *shared, uint64_t fh, uint64_t kh)
+{
+    size_t at = CONTROL_POLLERS;
+    for (size_t i = 0; i < CONTROL_POLLERS; i++) {
+        if (shared->pollers[i].fh == fh) {
+            at = i;
+            break;
+        }
+        if (at == CONTROL_POLLERS && shared->pollers[i].fh == 0)
+            at = i;
+    }
+    if (at == CONTROL_POLLERS)
+        return; /* more than can be open at once */
+    shared->pollers[at].kh = kh;
+    shared->pollers[at].fh = fh;
+}
+
+static void forget_poller(struct mount_shared *shared, uint64_t fh)
+{
+    for (size_t i = 0; i < CONTROL_POLLERS; i++)
+        if (shared->pollers[i].fh == fh)
+            shared->pollers[i].fh = 0;
+}
+
+/* Which wake-ups the kernel waits for, so that the next worker can give them. libfuse has the
+ * number, and does not tell. */
+static void keep_pollers(struct mount_shared *shared, const struct fuse_buf *b)
+{
+    const struct fuse_in_header *h = b->mem;
+    const void *arg = h + 1;
+    struct fuse_poll_in poll_in;
+    struct fuse_release_in release;
+    if (h->opcode == FUSE_POLL && b->size >= sizeof(*h) + sizeof(poll_in)) {
+        memcpy(&poll_in, arg, sizeof(poll_in));
+        if (poll_in.flags & FUSE_POLL_SCHEDULE_NOTIFY)
+            remember_poller(shared, poll_in.fh, poll_in.kh);
+    } else if (h->opcode == FUSE_RELEASE && b->size >= sizeof(*h) + sizeof(release)) {
+        memcpy(&release, arg, sizeof(release));
+        forget_poller(shared, release.fh);
+    }
+}
+
+/* Those who polled a former worker's files look again, and are known to this one then. */
+static void wake_pollers(struct control *c)
+{
+    struct {
+        struct fuse_out_header head;
+        struct fuse_notify_poll_wakeup_out out;
+    } wake = {.head = {.len = sizeof(wake), .error = FUSE_NOTIFY_POLL}};
+    for (size_t i = 0; i < CONTROL_POLLERS; i++) {
+        if (c->shared->pollers[i].fh == 0)
+            continue;
+        wake.out.kh = c->shared->pollers[i].kh;
+        if (write(c->fd, &wake, sizeof(wake)) < 0 && errno != ENOENT)
+            log_debug("a poller of a control file is not woken: %s", strerror(errno));
+    }
+}
+
 static void *serve_main(void *arg)
 {
     struct control *c = arg;
@@ -121,6 +179,7 @@ static void *serve_main(void *arg)
             break;
         }
         keep_init(c->shared, &b);
+        keep_pollers(c->shared, &b);
         fuse_session_process_buf(c->se, &b);
     }
     free(b.mem);
@@ -140,6 +199,7 @@ static void replay(struct control *c)
     struct fuse_out_header resend = {.len = sizeof(resend), .error = NOTIFY_RESEND};
     if (write(c->fd, &resend, sizeof(resend)) < 0 && c->shared->control_init_len > 0)
         log_warn_code(-errno, "requests to the control files cannot be taken over");
+    wake_pollers(c);
 }
 
 static gid_t farm_group(void)

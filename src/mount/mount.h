@@ -18,10 +18,15 @@
 
 /* Shared memory between the supervisor and its successive workers (MAP_SHARED): what the kernel
  * said in its one FUSE_INIT of each connection, to be replayed to a new session. */
+#define CONTROL_POLLERS 1024u
 struct mount_shared {
     uint64_t conn;                       /* random, of this mount */
     uint32_t init_len, control_init_len; /* 0: not yet received */
     uint8_t init[512], control_init[512];
+    /* Who polls a control file: its open's number and the kernel's of its wake-up; 0: free. */
+    struct {
+        uint64_t fh, kh;
+    } pollers[CONTROL_POLLERS];
 };
 
 /* The root of the FUSE connection is not the folder: it is an unseen directory with this one entry,

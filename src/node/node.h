@@ -209,6 +209,7 @@ struct node {
     bool adopting; /* peers are heard first: what is unknown to the index may be theirs */
     bool adopted;  /* that is over */
     bool passed;   /* while it lasted something unknown was passed by */
+    bool draining; /* asked for, until `ready` is */
     bool unclean;  /* what ran before us here did not stop in order */
     enum node_state state;
     char state_reason[160];
@@ -673,6 +674,8 @@ uint64_t session_applied_pos(const struct session *s);
 
 /* ---- status.c: the state, what is shown of it, what the link process says ---- */
 void link_message(struct node *n); /* link_fd is readable */
+/* What outlives the worker: whether the node was taken out of service. */
+void status_open(struct node *n);
 void node_set_state(struct node *n, enum node_state s, const char *why);
 /* A complete answer of an HAProxy agent check, without its newline. */
 void node_health(const struct node *n, char *out, size_t size);

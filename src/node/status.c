@@ -2,6 +2,7 @@
 /* The node's state, what is shown of it, and what the link process says of the peers. */
 #include "node/node.h"
 
+#include "base/io.h"
 #include "base/log.h"
 #include "link/link.h"
 
@@ -64,6 +65,31 @@ void node_health(const struct node *n, char *out, size_t size)
     }
 }
 
+/* Kept in a file of its own: whoever took the node out of service brings it back, nobody else. */
+#define DRAIN_FILE "drain"
+
+static void update_state(struct node *n);
+
+static void drain(struct node *n, bool on)
+{
+    int rc = 0;
+
+    if (on)
+        rc = io_write_file_at(n->args->state_fd, DRAIN_FILE, "", 0, 0600);
+    else if (unlinkat(n->args->state_fd, DRAIN_FILE, 0) < 0 && errno != ENOENT)
+        rc = -errno;
+    if (rc)
+        events_note(n->events, "state", "%s is forgotten if the worker is restarted: %s",
+                    on ? "drain" : "ready", err_text(rc));
+    n->draining = on;
+    update_state(n);
+}
+
+void status_open(struct node *n)
+{
+    n->draining = faccessat(n->args->state_fd, DRAIN_FILE, F_OK, 0) == 0;
+}
+
 void command_run(struct node *n, char *command)
 {
     char *arg = strchr(command, ' ');
@@ -72,13 +98,13 @@ void command_run(struct node *n, char *command)
     if (strcmp(command, "drop") == 0)
         keep_drop(n, arg);
     else if (strcmp(command, "drain") == 0)
-        node_set_state(n, STATE_DRAINING, "asked for");
+        drain(n, true);
+    else if (strcmp(command, "ready") == 0)
+        drain(n, false);
     else if (strcmp(command, "confirm") == 0)
         brake_confirm(n);
     else if (strcmp(command, "reject") == 0)
         brake_reject(n);
-    else if (strcmp(command, "ready") == 0 && n->state == STATE_DRAINING)
-        node_set_state(n, STATE_READY, "");
     else if (strcmp(command, "scrub") == 0)
         scrub_now(n);
     free(command);
@@ -360,8 +386,7 @@ static struct judged judge(struct node *n)
 
 static void update_state(struct node *n)
 {
-    if (!n->serving || n->state == STATE_FAILED || n->state == STATE_DRAINING ||
-        n->state == STATE_MAINTENANCE)
+    if (!n->serving || n->state == STATE_FAILED || n->state == STATE_MAINTENANCE)
         return;
     if (!n->judged_us)
         n->judged_us = node_mono(n);
@@ -375,6 +400,8 @@ static void update_state(struct node *n)
         j.state = scan_first(n) ? STATE_SYNCING : STATE_RECOVERING;
         scan_progress(n, j.why, sizeof j.why);
     }
+    if (n->draining && j.state != STATE_RECOVERING)
+        j = judged(STATE_DRAINING, "asked for");
     node_set_state(n, j.state, j.why);
 }
 

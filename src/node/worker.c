@@ -773,6 +773,7 @@ int worker_main(const struct worker_args *a)
     }
     if (!n->stopping && serve(n))
         return 3;
+    status_open(n);
     node_set_state(n, STATE_SYNCING, "");
     rc = scrub_start(n);
     if (rc)

@@ -17,7 +17,8 @@
  *   lock FILE                       an fcntl lock is refused to another process, freed at close
  *   as UID GID WORD ARGUMENT...     as that user: create FILE, or append, or tmpfile
  *   readers DIR SECONDS             open, read, close files of DIR over and over: p50, p99, max
- *   create FILE MODE                create with that octal mode (umask 0)
+ *   poll FILE SECONDS               read to the end, then one poll: the line "waiting", then
+ * "ready" create FILE MODE                create with that octal mode (umask 0)
  *
  * Exit 0, or 1 with one line on standard error.
  */
@@ -25,6 +26,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -140,6 +142,28 @@ static int do_append(char **a)
         }
     }
     return close(fd) < 0 ? fail("close", a[0]) : 0;
+}
+
+static int do_poll(char **a)
+{
+    char drop[4096];
+    struct pollfd p = {.events = POLLIN};
+
+    p.fd = open(a[0], O_RDONLY | O_CLOEXEC);
+    if (p.fd < 0)
+        return fail("open", a[0]);
+    while (read(p.fd, drop, sizeof drop) > 0)
+        ;
+    if (poll(&p, 1, 0) != 0)
+        return wrong("it can be read further", a[0]);
+    puts("waiting");
+    fflush(stdout);
+    int n = poll(&p, 1, (int)(strtod(a[1], NULL) * 1000));
+    if (n < 0)
+        return fail("poll", a[0]);
+    puts(n > 0 ? "ready" : "late");
+    close(p.fd);
+    return n > 0 ? 0 : 1;
 }
 
 static int do_hold(char **a)
@@ -400,6 +424,7 @@ static const struct {
     {"mmap-watch", 1, do_mmap_watch},
     {"append", 3, do_append},
     {"hold", 2, do_hold},
+    {"poll", 2, do_poll},
     {"unlinked", 1, do_unlinked},
     {"tmpfile", 3, do_tmpfile},
     {"exchange", 2, do_exchange},
