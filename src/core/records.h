@@ -63,6 +63,10 @@ struct records {
      * forget_inode: content and attributes; either may be absent. */
     int (*forget_name)(void *ctx, struct id128 nid);
     int (*forget_inode)(void *ctx, struct id128 rid);
+    /* The content record of what the file holds, while its record is ahead of it (the data has not
+     * come yet): a local change builds on this one, not on what nobody here has seen. -ENOENT: it
+     * holds what its record says, or there is no file. NULL: files are never behind. */
+    int (*get_behind)(void *ctx, struct id128 rid, struct content_rec *out);
 };
 
 #endif

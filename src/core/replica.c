@@ -193,10 +193,18 @@ static int renew_tombstones(struct replica *p, uint64_t wall_us, struct id128 ri
     return rc;
 }
 
+/* The version that those who use the file have seen. -ENOENT. */
+static int seen_content(const struct records *r, struct id128 rid, struct content_rec *c)
+{
+    int rc = r->get_behind ? r->get_behind(r->ctx, rid, c) : -ENOENT;
+
+    return rc == -ENOENT ? r->get_content(r->ctx, rid, c) : rc;
+}
+
 static int bury(struct replica *p, uint64_t wall_us, struct name_rec *n)
 {
     struct content_rec c;
-    int rc = p->r->get_content(p->r->ctx, n->inode, &c);
+    int rc = seen_content(p->r, n->inode, &c);
 
     if (rc < 0)
         return rc;
@@ -553,7 +561,7 @@ out:
 
 int replica_content(struct replica *p, uint64_t wall_us, uint64_t at, struct content_rec *c)
 {
-    struct content_rec prev;
+    struct content_rec prev, on;
     int rc = c->type == NODE_DIR ? 0 : settle_revived(p, wall_us, c->rid);
 
     if (rc == 0)
@@ -561,14 +569,16 @@ int replica_content(struct replica *p, uint64_t wall_us, uint64_t at, struct con
     if (rc < 0)
         return rc;
     rc = p->r->get_content(p->r->ctx, c->rid, &prev);
+    if (rc == 0)
+        rc = seen_content(p->r, c->rid, &on);
     if (rc == -ENOENT)
-        prev = (struct content_rec){.rid = c->rid, .type = c->type};
+        prev = on = (struct content_rec){.rid = c->rid, .type = c->type};
     else if (rc < 0)
         return rc;
     if (prev.type != c->type)
         return -EINVAL;
-    c->base = prev.h.stamp;
-    c->vv = prev.vv;
+    c->base = on.h.stamp;
+    c->vv = on.vv;
     if (c->type != NODE_DIR) {
         rc = vvec_raise(&c->vv, p->node, p->next_seq);
         if (rc < 0)

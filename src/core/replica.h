@@ -67,7 +67,9 @@ FARM_MUSTUSE int replica_rename(struct replica *p, uint64_t wall_us, struct id12
                                 const uint8_t *old_name, uint8_t old_len, struct id128 new_parent,
                                 const uint8_t *new_name, uint8_t new_len, bool exchange);
 /* A new content version: stamps, vv (previous vv + ourselves) and base are filled in here; the
- * caller sets rid, type, size, mtime, digest, target, rdev. Directories have an empty vv. A name
+ * caller sets rid, type, size, mtime, digest, target, rdev. Where the file is behind its record
+ * (records.h, get_behind) the previous one is what the file held, so that the one it never held is
+ * a conflict and not silently replaced. Directories have an empty vv. A name
  * that an earlier edit brought back becomes alive for good.
  * -EINVAL when the type is not that of the former version. */
 FARM_MUSTUSE int replica_content(struct replica *p, uint64_t wall_us, uint64_t at,

@@ -19,9 +19,10 @@
 
 static void closed(struct mount *m, uint64_t lid)
 {
-    if (lid < LID_FIRST || departed_has(&m->departed, lid))
+    if (lid < LID_FIRST || departed_deaf(&m->departed, lid))
         return;
-    int r = capture_add(m, INTENT_CLOSE, 0, lid, 0, 0);
+    uint64_t gen = dirty_gen(m->env.dirty, lid);
+    int r = capture_add(m, INTENT_CLOSE, 0, lid, gen > 0 ? gen + 1 : 0, 0);
     if (r < 0 && r != FARM_ECLOSED)
         log_warn_code(r, "cannot log that inode %llu was closed", (unsigned long long)lid);
 }

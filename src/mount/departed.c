@@ -7,7 +7,13 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-static struct stat departed_file; /* its address marks a file */
+/* Their addresses mark files: without a name, and replaced by a peer's version. */
+static struct stat departed_file, departed_replaced;
+
+static bool is_file(const struct stat *value)
+{
+    return value == &departed_file || value == &departed_replaced;
+}
 
 /* An orphan that a former worker left. One whose inode is still a file of the folder is the second
  * name that was made for a rename which then did not take place. */
@@ -21,7 +27,10 @@ static int add_orphan(void *arg, uint64_t lid)
         staging_orphan_name(lid, name);
         return unlinkat(m->env.staging->orphans, name, 0) < 0 && errno != ENOENT ? -errno : 0;
     }
-    return r == 0 || r == -ENOENT ? departed_file_add(&m->departed, lid) : r;
+    if (r < 0 && r != -ENOENT)
+        return r;
+    return departed_file_add(&m->departed, lid,
+                             m->env.replaced != NULL && m->env.replaced(m->env.arg, lid));
 }
 
 int departed_init(struct mount *m)
@@ -37,7 +46,7 @@ void departed_fini(struct departed *d)
     uint64_t lid;
     struct stat *st;
     while ((st = map_u64_next(&d->map, &it, &lid)) != NULL)
-        if (st != &departed_file)
+        if (!is_file(st))
             free(st);
     map_u64_fini(&d->map);
     pthread_mutex_destroy(&d->lock);
@@ -51,14 +60,14 @@ static int put(struct departed *d, uint64_t lid, struct stat *value)
     if (r == 0 && old == NULL)
         atomic_fetch_add(&d->n, 1);
     pthread_mutex_unlock(&d->lock);
-    if (r == 0 && old != &departed_file)
+    if (r == 0 && !is_file(old))
         free(old);
     return r;
 }
 
-int departed_file_add(struct departed *d, uint64_t lid)
+int departed_file_add(struct departed *d, uint64_t lid, bool replaced)
 {
-    return put(d, lid, &departed_file);
+    return put(d, lid, replaced ? &departed_replaced : &departed_file);
 }
 
 void departed_undo(struct departed *d, uint64_t lid)
@@ -90,13 +99,23 @@ bool departed_has(struct departed *d, uint64_t lid)
     return has;
 }
 
+bool departed_deaf(struct departed *d, uint64_t lid)
+{
+    if (atomic_load(&d->n) == 0)
+        return false;
+    pthread_mutex_lock(&d->lock);
+    const struct stat *have = map_u64_get(&d->map, lid);
+    pthread_mutex_unlock(&d->lock);
+    return have != NULL && have != &departed_replaced;
+}
+
 bool departed_dir(struct departed *d, uint64_t lid, struct stat *st)
 {
     if (atomic_load(&d->n) == 0)
         return false;
     pthread_mutex_lock(&d->lock);
     struct stat *have = map_u64_get(&d->map, lid);
-    bool is = have != NULL && have != &departed_file;
+    bool is = have != NULL && !is_file(have);
     if (is)
         *st = *have;
     pthread_mutex_unlock(&d->lock);
@@ -115,14 +134,16 @@ void departed_forget(struct mount *m, uint64_t lid)
     pthread_mutex_unlock(&d->lock);
     if (have == NULL)
         return;
-    if (have != &departed_file) {
+    if (!is_file(have)) {
         free(have);
         return;
     }
     char name[40];
     staging_orphan_name(lid, name);
     nodes_close_fds(m->env.nodes, lid);
-    if (!m->env.keep_orphans && unlinkat(m->env.staging->orphans, name, 0) < 0 && errno != ENOENT)
+    /* What was written to it last may still have to be kept by the core, which then deletes it. */
+    bool mine = have == &departed_file && !m->env.keep_orphans;
+    if (mine && unlinkat(m->env.staging->orphans, name, 0) < 0 && errno != ENOENT)
         log_warn_code(-errno, "cannot delete the unlinked file %s", name);
     int r = capture_add(m, INTENT_FORGET, 0, lid, 0, 0);
     if (r < 0 && r != FARM_ECLOSED)

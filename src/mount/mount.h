@@ -46,7 +46,10 @@ struct mount_env {
     const char
         *hide; /* a name in the root that is not shown (staging inside the folder); or NULL */
     bool keep_orphans; /* files that are unlinked and forgotten are the core's to delete */
-    unsigned threads;  /* 0: as many as processors, at least 2, at most 8 */
+    /* Is this orphan of a former worker one that a peer's version replaced (see mount_depart)?
+     * Asked by mount_start. NULL: none is. */
+    bool (*replaced)(void *arg, uint64_t lid);
+    unsigned threads; /* 0: as many as processors, at least 2, at most 8 */
     /* fsync of a lid: returns 0 when the folder's `ack` is fulfilled; may wait. FARM_ECLOSED: the
      * worker ends, the caller is not answered. NULL: local only. */
     int (*acknowledged)(void *arg, uint64_t lid);
@@ -77,8 +80,9 @@ void mount_forget_attr(struct mount *m, uint64_t lid);
 void mount_forget_data(struct mount *m, uint64_t lid); /* content, listing and attributes */
 /* The core is about to move an inode to orphans/<lid> for a peer's change; afterwards it asks for
  * its release: the orphan is deleted at once if the kernel does not refer to it, else with its
- * FORGET. */
-FARM_MUSTUSE int mount_depart(struct mount *m, uint64_t lid);
+ * FORGET. replaced: for a peer's version of its content; then writes to it and closes of it are
+ * captured as before, and with its FORGET it is the core's to delete. */
+FARM_MUSTUSE int mount_depart(struct mount *m, uint64_t lid, bool replaced);
 void mount_release_orphan(struct mount *m, uint64_t lid);
 /* Calls f(arg) on the notify thread when everything queued before has been done. */
 void mount_after_notify(struct mount *m, void (*f)(void *), void *arg);

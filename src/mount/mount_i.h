@@ -43,7 +43,7 @@ static inline fuse_ino_t ino_of(uint64_t lid)
  */
 struct departed {
     pthread_mutex_t lock; /* guards map */
-    struct map_u64 map;   /* lid -> struct stat * of a directory, or &departed_file */
+    struct map_u64 map;   /* lid -> struct stat * of a directory, or the mark of a file */
     atomic_size_t n;
 };
 
@@ -100,11 +100,14 @@ FARM_MUSTUSE int creds_become(struct mount_thread *t, const struct fuse_ctx *who
 /* departed.c */
 FARM_MUSTUSE int departed_init(struct mount *m);
 void departed_fini(struct departed *d);
-FARM_MUSTUSE int departed_file_add(struct departed *d, uint64_t lid);
+/* replaced: by a peer's version; what is written to it from now on is kept, not shipped. */
+FARM_MUSTUSE int departed_file_add(struct departed *d, uint64_t lid, bool replaced);
 /* It did not depart after all. */
 void departed_undo(struct departed *d, uint64_t lid);
 void departed_dir_add(struct departed *d, uint64_t lid, const struct stat *st);
 bool departed_has(struct departed *d, uint64_t lid);
+/* Departed, and nobody will ever ask for what is written to it. */
+bool departed_deaf(struct departed *d, uint64_t lid);
 /* The last attributes of a removed directory. */
 bool departed_dir(struct departed *d, uint64_t lid, struct stat *st);
 /* The kernel let go of it: an orphan's file is deleted. */

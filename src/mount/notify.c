@@ -146,9 +146,9 @@ void mount_forget_data(struct mount *m, uint64_t lid)
     push(m, notice_new(NOTICE_DATA, lid));
 }
 
-int mount_depart(struct mount *m, uint64_t lid)
+int mount_depart(struct mount *m, uint64_t lid, bool replaced)
 {
-    return departed_file_add(&m->departed, lid);
+    return departed_file_add(&m->departed, lid, replaced);
 }
 
 void mount_release_orphan(struct mount *m, uint64_t lid)

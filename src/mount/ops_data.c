@@ -46,7 +46,7 @@ static int writing_begin(struct writing *w, struct mount *m, uint64_t lid, uint1
     int r = nodes_get_fd(m->env.nodes, lid, NODES_WRITE, &w->ref, &w->fd);
     if (r < 0)
         return r == -ENOENT ? -ESTALE : r;
-    if (!departed_has(&m->departed, lid))
+    if (!departed_deaf(&m->departed, lid))
         r = writing_log(w, flags, off, len);
     if (r < 0)
         nodes_put_fd(m->env.nodes, w->ref);
@@ -354,10 +354,10 @@ static void op_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_
     uint64_t lid = lid_of(ino);
     (void)fi;
     int r = sync_file(m, lid, data_only != 0);
-    if (r == 0 && !departed_has(&m->departed, lid)) {
+    if (r == 0 && !departed_deaf(&m->departed, lid)) {
         if (dirty_is(m->env.dirty, lid))
             r = capture_add(m, INTENT_CLOSE, 0, lid, 0, 0);
-        if (r == 0 && m->env.acknowledged != NULL) {
+        if (r == 0 && m->env.acknowledged != NULL && !departed_has(&m->departed, lid)) {
             if (ack_apart(m, req, lid))
                 return;
             r = m->env.acknowledged(m->env.arg, lid);

@@ -248,7 +248,7 @@ static int unlink_last(struct change *c, int dirfd, const char *name)
     struct mount *m = c->m;
     char orphan[40];
     staging_orphan_name(c->in.lid, orphan);
-    int r = departed_file_add(&m->departed, c->in.lid);
+    int r = departed_file_add(&m->departed, c->in.lid, false);
     if (r < 0)
         return r;
     if (renameat(dirfd, name, m->env.staging->orphans, orphan) < 0) {
@@ -325,7 +325,7 @@ static int keep_target(struct change *c, int dirfd, const char *name)
     struct mount *m = c->m;
     char orphan[40];
     staging_orphan_name(c->in.lid2, orphan);
-    int r = departed_file_add(&m->departed, c->in.lid2);
+    int r = departed_file_add(&m->departed, c->in.lid2, false);
     if (r < 0)
         return r;
     if (linkat(dirfd, name, m->env.staging->orphans, orphan, 0) < 0 && errno != EEXIST) {

@@ -48,10 +48,30 @@ static int want_add(struct node *n, struct id128 rid, struct stamp stamp)
     return index_set_todo(n->index, rid, TODO_DATA, true);
 }
 
-int apply_want(struct node *n, struct id128 rid, struct stamp stamp)
+int apply_want(struct node *n, struct id128 rid, struct stamp stamp, const struct content_rec *held)
 {
-    int rc = set_flags(n, rid, NODE_NODATA, 0);
+    struct index_node row;
+
+    int rc = index_get_node(n->index, rid, &row);
+    if (rc && rc != -ENOENT)
+        return rc;
+    bool first = rc == 0 && !(row.flags & NODE_NODATA);
+    rc = first && held ? index_put_behind(n->index, held) : 0;
+    if (!rc)
+        rc = set_flags(n, rid, NODE_NODATA, 0);
     return rc ? rc : want_add(n, rid, stamp);
+}
+
+int apply_held(struct node *n, struct id128 rid, struct content_rec *out)
+{
+    struct index_node row;
+
+    int rc = index_get_node(n->index, rid, &row);
+    if (rc)
+        return rc;
+    if (row.flags & NODE_NODATA)
+        return index_get_behind(n->index, rid, out);
+    return n->records.get_content(n->records.ctx, rid, out);
 }
 
 int apply_want_damaged(struct node *n, struct id128 rid, struct stamp stamp)
@@ -199,8 +219,9 @@ static int stage_ready(struct applying *a, struct batch_item *it, const struct c
     return map_u64_set(&n->settle, s->lid, n, NULL);
 }
 
-static int content_install(struct applying *a, struct batch_item *it, bool conflict,
-                           const struct content_rec *before)
+/* held: what the file holds, NULL for none. It may be older than the record was. */
+static int content_install(struct applying *a, struct batch_item *it,
+                           const struct content_rec *held)
 {
     struct node *n = a->n;
     struct content_rec c;
@@ -228,10 +249,11 @@ static int content_install(struct applying *a, struct batch_item *it, bool confl
         row.ctime_ns = st.st_ctim.tv_sec * 1000000000ll + st.st_ctim.tv_nsec;
     }
     if (have == 0) {
+        bool conflict = held && content_conflicts(held, &c);
         enum kept_why why = old.flags & NODE_DAMAGED ? KEPT_DAMAGED
                             : conflict               ? KEPT_EDITED
                                                      : KEPT_REPLACED;
-        rc = plan_content(&a->plan, s, &old, why, before);
+        rc = plan_content(&a->plan, s, &old, why, held);
         if (!rc)
             rc = map_u64_set(&n->leaving, old.lid, &n->replaced, NULL);
     }
@@ -246,6 +268,15 @@ static int content_install(struct applying *a, struct batch_item *it, bool confl
     return rc;
 }
 
+/* Does the file hold these bytes? Not when they are known to be damaged. */
+static bool holds(const struct node *n, const struct content_rec *held, const struct content_rec *c)
+{
+    struct index_node row;
+
+    return held && held->size == c->size && memcmp(held->digest, c->digest, DIGEST_LEN) == 0 &&
+           index_get_node(n->index, c->rid, &row) == 0 && !(row.flags & NODE_DAMAGED);
+}
+
 /* Times only: the row's idea of the file is kept in step by the effect. */
 static int content_same(struct applying *a, struct id128 rid)
 {
@@ -253,20 +284,29 @@ static int content_same(struct applying *a, struct id128 rid)
     return rc ? rc : plan_attr(&a->plan, rid);
 }
 
+/* The data of a version whose record came before it; or it turns out that we have had it. */
+static int item_late(struct applying *a, struct batch_item *it, const struct content_rec *record,
+                     const struct content_rec *held)
+{
+    const struct content_rec *c = &it->rec.content;
+
+    if (!record || !stamp_eq(record->h.stamp, c->h.stamp) || !apply_is_wanted(a->n, c->rid))
+        return 0;
+    if (holds(a->n, held, c))
+        return content_same(a, c->rid);
+    return it->data == ITEM_STAGED ? content_install(a, it, held) : 0;
+}
+
+/* record, held: what the record said and what the file holds (NULL for none). What the receiver
+ * thought to be the same may have changed since. */
 static int item_content(struct applying *a, struct batch_item *it, enum merge_result result,
-                        const struct content_rec *before, bool had)
+                        const struct content_rec *record, const struct content_rec *held)
 {
     struct node *n = a->n;
     const struct content_rec *c = &it->rec.content;
 
-    if (result == MERGE_OLD) {
-        /* The data of a version whose record came before it. */
-        if (it->data == ITEM_STAGED && had && stamp_eq(before->h.stamp, c->h.stamp) &&
-            apply_is_wanted(n, c->rid))
-            return content_install(a, it, false, before);
-        return it->data == ITEM_SAME && apply_is_wanted(n, c->rid) ? apply_want_no_more(n, c->rid)
-                                                                   : 0;
-    }
+    if (result == MERGE_OLD)
+        return item_late(a, it, record, held);
     if (result == MERGE_LOST)
         return it->data == ITEM_STAGED ? plan_keep(&a->plan, it->staged, c, KEPT_EDITED) : 0;
     int rc = n->records.names_of(n->records.ctx, c->rid, visit_seed, n);
@@ -276,17 +316,11 @@ static int item_content(struct applying *a, struct batch_item *it, enum merge_re
         return plan_attr(&a->plan, c->rid);
     if (c->type != NODE_REG)
         return 0;
-    switch (it->data) {
-    case ITEM_STAGED: return content_install(a, it, result == MERGE_CONFLICT, before);
-    case ITEM_SAME: return content_same(a, c->rid);
-    default:
-        if (had && before->size == c->size && memcmp(before->digest, c->digest, DIGEST_LEN) == 0 &&
-            !apply_is_wanted(n, c->rid))
-            return content_same(a, c->rid);
-        if (result == MERGE_CONFLICT) /* what comes is not in conflict with this version any more */
-            rc = plan_keep_inode(&a->plan, before, KEPT_EDITED);
-        return rc ? rc : apply_want(n, c->rid, c->h.stamp);
-    }
+    if (it->data == ITEM_STAGED)
+        return content_install(a, it, held);
+    if (holds(n, held, c))
+        return content_same(a, c->rid);
+    return apply_want(n, c->rid, c->h.stamp, held);
 }
 
 static int merge_one(struct applying *a, struct batch_item *it, enum merge_result *result)
@@ -320,21 +354,29 @@ static int merge_other(struct applying *a, struct batch_item *it)
     return it->rec.kind == REC_NAME ? 0 : plan_attr(&a->plan, it->rec.attr.rid);
 }
 
+/* What lives in the index's memory until the next put is not looked at later. */
+static int content_before(int rc, struct content_rec *c, const struct content_rec **out)
+{
+    c->target = NULL;
+    c->target_len = 0;
+    *out = rc ? NULL : c;
+    return rc == -ENOENT ? 0 : rc;
+}
+
 static int merge_content(struct applying *a, struct batch_item *it)
 {
     struct node *n = a->n;
-    struct content_rec before;
+    struct id128 rid = it->rec.content.rid;
+    struct content_rec was = {0}, had = {0};
+    const struct content_rec *record, *held;
     enum merge_result result;
 
-    memset(&before, 0, sizeof before);
-    int rc = n->records.get_content(n->records.ctx, it->rec.content.rid, &before);
-    if (rc && rc != -ENOENT)
-        return rc;
-    bool had = rc == 0;
-    before.target = NULL; /* valid only until the next put */
-    before.target_len = 0;
-    rc = merge_one(a, it, &result);
-    return rc ? rc : item_content(a, it, result, &before, had);
+    int rc = content_before(n->records.get_content(n->records.ctx, rid, &was), &was, &record);
+    if (!rc)
+        rc = content_before(apply_held(n, rid, &had), &had, &held);
+    if (!rc)
+        rc = merge_one(a, it, &result);
+    return rc ? rc : item_content(a, it, result, record, held);
 }
 
 /* Contents after the names and attributes of their batch, so that a file is made right at once. */
@@ -427,20 +469,6 @@ int apply_drain(struct node *n)
 
 /* ---- trying ---- */
 
-static void seal_before(struct applying *a)
-{
-    struct node *n = a->n;
-    struct index_node row;
-
-    for (size_t i = 0; i < a->batch->n; i++) {
-        const struct record *r = &a->batch->items[i].rec;
-        if (r->kind == REC_CONTENT && index_get_node(n->index, r->content.rid, &row) == 0 &&
-            row.type == NODE_REG && dirty_is(n->dirty, row.lid) && seal_file(n, row.lid, 0) < 0)
-            log_debug("inode %llu is being written while a peer's version comes in",
-                      (unsigned long long)row.lid);
-    }
-}
-
 static int remember_peer(struct applying *a)
 {
     struct index_peer p;
@@ -474,10 +502,8 @@ static int try_batch(struct applying *a)
     rc = apply_drain(n);
     if (!rc)
         rc = scan_batch(n, a->batch);
-    if (!rc) {
-        seal_before(a);
+    if (!rc) /* what is being written now is sealed by its close, or kept if it is replaced */
         rc = merge_all(a);
-    }
     if (!rc)
         rc = plan_view(&a->plan);
     if (!rc)

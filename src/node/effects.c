@@ -355,7 +355,7 @@ static int effect_run(struct node *n, const struct effect *e)
     int rc = 0;
 
     if (gone && n->mount)
-        rc = mount_depart(n->mount, gone);
+        rc = mount_depart(n->mount, gone, map_u64_get(&n->replaced, gone) != NULL);
     if (rc)
         return rc;
     switch (e->op) {
@@ -382,6 +382,35 @@ static int effect_run(struct node *n, const struct effect *e)
     return rc;
 }
 
+/* For the log: where, in words. */
+static const char *loc_text(const struct loc *l, char *out, size_t size)
+{
+    static const char *const kinds[] = {[LOC_NONE] = "nowhere",
+                                        [LOC_IN] = "in",
+                                        [LOC_HIDDEN] = "hidden",
+                                        [LOC_ORPHAN] = "orphans",
+                                        [LOC_CONFLICT] = "conflicts"};
+    const char *name = (const char *)l->name;
+    if (l->kind == LOC_DIR)
+        snprintf(out, size, "directory %llu/%.*s", (unsigned long long)l->lid, l->len, name);
+    else
+        snprintf(out, size, "%s/%.*s",
+                 l->kind < sizeof kinds / sizeof kinds[0] && kinds[l->kind] ? kinds[l->kind]
+                                                                            : "history",
+                 l->len, name);
+    return out;
+}
+
+static void complain(struct node *n, const struct effect *e, size_t step, int rc)
+{
+    char path[512], from[300], to[300];
+
+    node_path(n, e->rid, path, sizeof path);
+    log_warn_code(rc, "installing %s (step %zu, %u: from %s to %s)", path, step, e->op,
+                  loc_text(&e->from, from, sizeof from), loc_text(&e->to, to, sizeof to));
+    events_note(n->events, "install", "%s: %s", path, err_text(rc));
+}
+
 void effects_run(struct node *n, bool again)
 {
     if (n->effects.n == 0)
@@ -400,12 +429,8 @@ void effects_run(struct node *n, bool again)
             keep_lost(n, &e->to, rc);
             continue;
         }
-        if (rc) {
-            char path[512];
-            node_path(n, e->rid, path, sizeof path);
-            log_warn_code(rc, "installing %s (step %u of op %u)", path, (unsigned)i, e->op);
-            events_note(n->events, "install", "%s: %s", path, err_text(rc));
-        }
+        if (rc)
+            complain(n, e, i, rc);
     }
     index_reader_end(n->reader);
     n->effects.n = 0;

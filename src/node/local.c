@@ -505,71 +505,6 @@ static int on_link(struct node *n, const struct intent *in)
     return rc;
 }
 
-static int on_dirty(struct node *n, const struct intent *in)
-{
-    struct index_node row;
-
-    int rc = index_get_node_by_lid(n->index, in->lid, &row);
-    if (rc)
-        return rc == -ENOENT ? 0 : rc;
-    /* Of a former worker: what it had in memory, the ranges and the close, went with it. */
-    if (!n->serving)
-        rc = dirty_all(n->dirty, in->lid);
-    if (!rc && !n->serving && !(row.flags & NODE_HELD))
-        rc = map_u64_set(&n->to_seal, in->lid, n, NULL);
-    return rc ? rc : index_set_todo(n->index, row.rid, TODO_DIRTY, true);
-}
-
-/* Unsealed writes to a file that a peer's version replaced meanwhile: kept, not lost. */
-static int keep_late(struct node *n, uint64_t lid)
-{
-    char from[40], path[4096] = "";
-    struct handle h;
-    struct id128 rid;
-    uint8_t type;
-    bool orphan;
-
-    if (index_reader_begin(n->reader) == 0) {
-        struct records r;
-        index_reader_records(n->reader, &r);
-        if (index_reader_by_lid(n->reader, lid, &h, &type, &rid, &orphan) < 0 ||
-            path_of(&r, rid, path, sizeof path) < 0)
-            path[0] = 0;
-        index_reader_end(n->reader);
-    }
-    staging_orphan_name(lid, from);
-    int rc = keep_now(n, n->staging->orphans, from, path, KEPT_LATE, true);
-    if (rc && rc != -ENOENT)
-        return rc;
-    dirty_drop(n->dirty, lid);
-    return 0;
-}
-
-static int on_close(struct node *n, uint64_t lid)
-{
-    if (map_u64_get(&n->held, lid) || (dirty_is(n->dirty, lid) && !map_u64_get(&n->replaced, lid)))
-        return map_u64_set(&n->to_seal, lid, n, NULL);
-    return dirty_is(n->dirty, lid) ? keep_late(n, lid) : 0;
-}
-
-static int on_forget(struct node *n, uint64_t lid)
-{
-    map_u64_del(&n->replaced, lid);
-    dirty_drop(n->dirty, lid);
-    nodes_remove(n->nodes, lid);
-    int rc = index_del_orphan(n->index, lid);
-    if (rc && rc != -ENOENT)
-        return rc;
-    if (!keep_history(n) && n->serving)
-        return 0; /* the mount has deleted it */
-    struct effect e = {.op = EFFECT_REMOVE, .from.kind = LOC_ORPHAN};
-    char orphan[40];
-    staging_orphan_name(lid, orphan);
-    e.from.len = (uint8_t)strlen(orphan);
-    memcpy(e.from.name, orphan, e.from.len);
-    return effects_add(&n->effects, &e);
-}
-
 static int on_intent(struct node *n, const struct intent *in)
 {
     void *was = map_u64_get(&n->to_stat, in->lid);
@@ -585,10 +520,10 @@ static int on_intent(struct node *n, const struct intent *in)
             &n->to_stat, in->lid,
             (in->flags & INTENT_F_EXPLICIT) || was == &n->to_stat ? (void *)&n->to_stat : (void *)n,
             NULL);
-    case INTENT_DIRTY: return on_dirty(n, in);
-    case INTENT_CLOSE: return on_close(n, in->lid);
+    case INTENT_DIRTY: return local_dirty(n, in);
+    case INTENT_CLOSE: return local_close(n, in);
     case INTENT_FOUND: return on_found(n, in);
-    case INTENT_FORGET: return on_forget(n, in->lid);
+    case INTENT_FORGET: return local_forget(n, in->lid);
     default: return 0;
     }
 }
@@ -711,8 +646,13 @@ static int finish_seals(struct node *n)
     size_t it = 0;
     uint64_t lid;
     bool again = false;
+    void *v;
 
-    while (map_u64_next(&n->to_seal, &it, &lid)) {
+    while ((v = map_u64_next(&n->to_seal, &it, &lid))) {
+        if (v != n && dirty_since(n->dirty, lid, (uintptr_t)v)) {
+            map_u64_del(&n->to_seal, lid); /* half written just now; its close is still to come */
+            continue;
+        }
         int rc = seal_file(n, lid, 0);
         if (rc == -EBUSY) {
             again = true;

@@ -239,7 +239,8 @@ struct node {
     uint64_t stalled_until_us;  /* the index could not be written: not before then again */
 
     /* Work collected while intents are consumed (keys are lids; values not used). */
-    struct map_u64 to_seal;    /* closed by a writer */
+    struct map_u64 to_seal;    /* to be sealed: value n; or the write generation it was closed with,
+                                  then only if nothing was begun since */
     struct map_u64 to_stat;    /* attributes may have changed; value 2: times set explicitly */
     struct map_u64 to_touch;   /* directories whose names changed here: their time moves */
     struct map_u64 to_refresh; /* what was changed by us or lost or got a name: its row follows */
@@ -317,6 +318,10 @@ FARM_MUSTUSE int local_finish(struct node *n);
 FARM_MUSTUSE int local_found(struct node *n, struct id128 parent, const uint8_t *name, uint8_t len,
                              uint64_t lid, const struct handle *h, bool by_mtime,
                              struct id128 *rid);
+/* local_data.c: intents about content. */
+FARM_MUSTUSE int local_dirty(struct node *n, const struct intent *in);
+FARM_MUSTUSE int local_close(struct node *n, const struct intent *in);
+FARM_MUSTUSE int local_forget(struct node *n, uint64_t lid);
 /* Attributes of an inode as they are on disk, if they differ from the record. */
 FARM_MUSTUSE int local_stat(struct node *n, uint64_t lid, bool times, uint64_t at);
 /* An inode lost a name: without any place it leaves the index (orphan: its lid stays). */
@@ -473,11 +478,15 @@ FARM_MUSTUSE int apply_with(struct node *n, int (*f)(struct plan *p, void *arg),
 FARM_MUSTUSE int apply_pending_load(struct node *n);
 void apply_pending_run(struct node *n);
 /* Content that is to be asked for, in a transaction: its record is ahead of the file / the file is
- * not what its record says (and is kept when it is replaced); and no more. */
-FARM_MUSTUSE int apply_want(struct node *n, struct id128 rid, struct stamp stamp);
+ * not what its record says (and is kept when it is replaced); and no more. held: the record of what
+ * the file holds meanwhile; NULL: it has no file, or was behind already. */
+FARM_MUSTUSE int apply_want(struct node *n, struct id128 rid, struct stamp stamp,
+                            const struct content_rec *held);
 FARM_MUSTUSE int apply_want_damaged(struct node *n, struct id128 rid, struct stamp stamp);
 FARM_MUSTUSE int apply_want_no_more(struct node *n, struct id128 rid);
 bool apply_is_wanted(const struct node *n, struct id128 rid);
+/* The content record of what the file holds. -ENOENT: there is none. */
+FARM_MUSTUSE int apply_held(struct node *n, struct id128 rid, struct content_rec *out);
 void apply_wants_end(struct node *n, bool committed); /* the transaction's end */
 FARM_MUSTUSE int apply_forget_wants(struct node *n);
 void apply_ask(struct node *n, struct session *s); /* send WANTs to a (new) session, NULL: to all */

@@ -414,7 +414,7 @@ static int plan_ask(struct plan *p, struct id128 rid)
     int rc = p->node->records.get_content(p->node->records.ctx, rid, &c);
     if (rc || c.type != NODE_REG)
         return rc == -ENOENT ? 0 : rc;
-    return apply_want(p->node, rid, c.h.stamp);
+    return apply_want(p->node, rid, c.h.stamp, NULL);
 }
 
 static int plan_at(struct plan *p, size_t i)

@@ -273,7 +273,7 @@ static int deal_absent(struct node *n, struct deal *d, const struct index_node *
     else if (!any_here && d->ngone < PLACES_MAX)
         d->gone[d->ngone++] = row->lid;
     d->missing = true;
-    return rc || !d->wanted ? rc : apply_want(n, row->rid, d->f->stamp);
+    return rc || !d->wanted ? rc : apply_want(n, row->rid, d->f->stamp, NULL);
 }
 
 static int deal_names(struct node *n, struct deal *d, const struct index_node *row, struct at *x)

@@ -204,10 +204,10 @@ static int seal_records(struct node *n, struct sealing *s, int fd, struct index_
     bool held = (row->flags & NODE_HELD) != 0;
 
     memcpy(c.digest, s->digest, DIGEST_LEN);
-    int rc = n->records.get_content(n->records.ctx, row->rid, &old);
+    int rc = apply_held(n, row->rid, &old);
     if (rc && rc != -ENOENT)
         return rc;
-    bool had = rc == 0;
+    bool had = rc == 0, behind = (row->flags & NODE_NODATA) != 0;
     row->flags &= (uint8_t)~NODE_HELD;
     row->size = c.size;
     row->mtime_ns = c.mtime_ns;
@@ -219,15 +219,16 @@ static int seal_records(struct node *n, struct sealing *s, int fd, struct index_
         return rc;
     if (had && !held && old.size == c.size && old.mtime_ns == c.mtime_ns &&
         memcmp(old.digest, c.digest, DIGEST_LEN) == 0)
-        return seal_wanted(n, s, row, old.h.stamp);
+        return behind ? 0 : seal_wanted(n, s, row, old.h.stamp);
     bool same = had && old.size == c.size && memcmp(old.digest, c.digest, DIGEST_LEN) == 0;
+    if (behind && same)
+        return 0; /* a time alone is no reason to win against what is still to come */
     rc = replica_content(&n->replica, node_wall(n), at, &c);
     if (!rc)
         rc = index_put_leaves(n->index, row->rid, s->leaves, s->nleaves);
     if (!rc)
         rc = seal_wanted(n, s, row, c.h.stamp);
-    /* What was written on an older version than the record's is no change of the latter. */
-    if (!rc && had && !held && !s->whole && !(row->flags & NODE_NODATA))
+    if (!rc && had && !held && !s->whole)
         rc = index_journal_put(n->index, row->rid, c.h.stamp, c.base, s->r, same ? 0 : s->n);
     if (!rc && held)
         rc = put_attrs(n, fd, s, row->rid, at);

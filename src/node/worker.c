@@ -311,7 +311,7 @@ static int visit_todo(void *arg, struct id128 rid, uint8_t flags)
     if (!rc && (flags & TODO_DIRTY)) {
         rc = dirty_all(n->dirty, row.lid);
         /* One still open under the live mount is sealed when it is closed or idle. */
-        if (!rc && !(flags & TODO_HELD))
+        if (!rc && !(flags & TODO_HELD) && !n->args->restarted)
             rc = map_u64_set(&n->to_seal, row.lid, n, NULL);
     }
     return rc;
@@ -334,6 +334,40 @@ static int recover_intents(struct node *n)
     return rc ? rc : intent_recover_with(n->intents, n->meta.intents, local_learn, local_judge, n);
 }
 
+/* An orphan that another content took the place of: its inode has a file still. */
+static int visit_replaced(void *arg, uint64_t lid)
+{
+    struct node *n = arg;
+    struct index_node row;
+    struct handle h;
+    struct id128 rid;
+    uint8_t type;
+    bool orphan;
+
+    int rc = index_reader_by_lid(n->reader, lid, &h, &type, &rid, &orphan);
+    if (!rc && orphan && index_reader_node(n->reader, rid, &row) == 0)
+        rc = map_u64_set(&n->replaced, lid, n, NULL);
+    return rc == -ENOENT ? 0 : rc;
+}
+
+/* Under a live mount they may still be written to. */
+static int know_replaced(struct node *n)
+{
+    if (!n->args->restarted)
+        return 0;
+    int rc = index_reader_begin(n->reader);
+    if (rc)
+        return rc;
+    rc = staging_each_orphan(n->staging, visit_replaced, n);
+    index_reader_end(n->reader);
+    return rc;
+}
+
+static bool is_replaced(void *arg, uint64_t lid)
+{
+    return map_u64_get(&((struct node *)arg)->replaced, lid) != NULL;
+}
+
 static int recover(struct node *n)
 {
     int rc = n->meta.scanned & SCAN_REBUILD ? 0 : scan_new(n);
@@ -345,6 +379,8 @@ static int recover(struct node *n)
         apply_pending_run(n);
     if (!rc) /* what lies in in/ belongs to nobody now */
         rc = staging_clean(n->staging, false);
+    if (!rc)
+        rc = know_replaced(n);
     if (!rc)
         rc = recover_intents(n);
     if (!rc)
@@ -411,6 +447,7 @@ static int serve(struct node *n)
                             .staging = n->staging,
                             .hide = n->args->hide,
                             .arg = n,
+                            .replaced = is_replaced,
                             .keep_orphans = keep_history(n)};
 
     if (n->config->ack != ACK_LOCAL)

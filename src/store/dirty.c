@@ -214,6 +214,7 @@ int dirty_all(struct dirty *d, uint64_t lid)
     if (r == 0) {
         if (is_clean(f))
             f->since_us = clock_mono(&clock_system);
+        f->last_us = clock_mono(&clock_system); /* a writer may be at it */
         f->gen = atomic_fetch_add(&d->gen, 1) + 1;
         set_whole(f);
     }
@@ -243,6 +244,15 @@ int dirty_take(struct dirty *d, uint64_t lid, struct range out[DIRTY_RANGES], ui
     }
     pthread_mutex_unlock(&s->lock);
     return r;
+}
+
+uint64_t dirty_gen(struct dirty *d, uint64_t lid)
+{
+    struct shard *s = shard_lock(d, lid);
+    const struct file *f = map_u64_get(&s->files, lid);
+    uint64_t gen = f != NULL ? f->gen : 0;
+    pthread_mutex_unlock(&s->lock);
+    return gen;
 }
 
 bool dirty_since(struct dirty *d, uint64_t lid, uint64_t gen)

@@ -27,6 +27,8 @@ FARM_MUSTUSE int dirty_all(struct dirty *d, uint64_t lid);
  * *gen is the write generation. n is at most DIRTY_RANGES. whole: ranges are not known. */
 FARM_MUSTUSE int dirty_take(struct dirty *d, uint64_t lid, struct range out[DIRTY_RANGES],
                             uint32_t *n, bool *whole, uint64_t *gen);
+/* The generation of the latest write begun, 0 for a clean file. */
+uint64_t dirty_gen(struct dirty *d, uint64_t lid);
 /* Did anything begin to be written since generation gen? */
 bool dirty_since(struct dirty *d, uint64_t lid, uint64_t gen);
 /* Give ranges back (the seal did not work out). */

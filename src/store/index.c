@@ -28,7 +28,7 @@ const char *const table_names[T_COUNT] = {
     [T_CUTS] = "cuts",         [T_NODES] = "nodes",       [T_LIDS] = "lids",
     [T_HANDLES] = "handles",   [T_LEAVES] = "leaves",     [T_JOURNAL] = "journal",
     [T_PEERS] = "peers",       [T_KEPT] = "kept",         [T_TODO] = "todo",
-    [T_PENDING] = "pending",
+    [T_PENDING] = "pending",   [T_BEHIND] = "behind",
 };
 
 int index_code(int rc)

@@ -194,6 +194,10 @@ enum {
     TODO_DATA = 2,  /* its record is ahead of the file: the content has not arrived */
 };
 FARM_MUSTUSE int index_set_todo(struct index *ix, struct id128 rid, uint8_t flags, bool on);
+/* While an inode has TODO_DATA: the content record of what its file holds (none when it has no
+ * file). Goes with the flag. -ENOENT. */
+FARM_MUSTUSE int index_put_behind(struct index *ix, const struct content_rec *c);
+FARM_MUSTUSE int index_get_behind(struct index *ix, struct id128 rid, struct content_rec *out);
 typedef int (*todo_visit)(void *arg, struct id128 rid, uint8_t flags);
 FARM_MUSTUSE int index_each_todo(struct index *ix, todo_visit f, void *arg);
 

@@ -27,6 +27,7 @@
  *   peers     u64 node                         struct index_peer without node
  *   kept      u8 class, u64 key                struct index_kept without them
  *   todo      rid                              u8 flags
+ *   behind    rid                              record: what the file holds while TODO_DATA is set
  *   pending   u64 ordinal                      an effect, opaque here
  */
 #ifndef STORE_INDEX_I_H
@@ -70,6 +71,7 @@ enum table {
     T_PEERS,
     T_KEPT,
     T_TODO,
+    T_BEHIND,
     T_PENDING,
     T_COUNT,
 };

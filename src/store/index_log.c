@@ -332,6 +332,11 @@ static int do_get_content(void *ctx, struct id128 rid, struct content_rec *out)
     return e;
 }
 
+static int do_get_behind(void *ctx, struct id128 rid, struct content_rec *out)
+{
+    return index_get_behind(ctx, rid, out);
+}
+
 static int do_get_attr(void *ctx, struct id128 rid, struct attr_rec *out)
 {
     struct index *ix = ctx;
@@ -636,6 +641,7 @@ void index_records(struct index *ix, struct records *out)
         .cuts = do_cuts,
         .forget_name = do_forget_name,
         .forget_inode = do_forget_inode,
+        .get_behind = do_get_behind,
     };
 }
 

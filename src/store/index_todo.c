@@ -2,7 +2,36 @@
 /* What is left to do: inodes by flag, and the redo log of effects. */
 #include "store/index_i.h"
 
+#include "wire/record.h"
+
 #include <errno.h>
+
+int index_put_behind(struct index *ix, const struct content_rec *c)
+{
+    struct record r = {.kind = REC_CONTENT, .content = *c};
+    struct key k = key_of_id(c->rid);
+
+    record_encode(row_begin(ix), &r);
+    return row_put(ix, T_BEHIND, &k);
+}
+
+int index_get_behind(struct index *ix, struct id128 rid, struct content_rec *out)
+{
+    struct key k = key_of_id(rid);
+    struct record r;
+    struct cur c;
+
+    int e = row_get(ix, ix->txn, T_BEHIND, &k, &c);
+    if (!e)
+        e = record_decode(&c, &r);
+    if (!e)
+        e = cur_done(&c);
+    if (!e && (r.kind != REC_CONTENT || !id_eq(r.content.rid, rid)))
+        e = FARM_ECORRUPT;
+    if (!e)
+        *out = r.content;
+    return e;
+}
 
 int index_set_todo(struct index *ix, struct id128 rid, uint8_t flags, bool on)
 {
@@ -18,6 +47,11 @@ int index_set_todo(struct index *ix, struct id128 rid, uint8_t flags, bool on)
     uint8_t now = on ? (uint8_t)(was | flags) : (uint8_t)(was & ~flags);
     if (now == was)
         return 0;
+    if (was & ~now & TODO_DATA) {
+        e = row_drop(ix, T_BEHIND, &k);
+        if (e)
+            return e;
+    }
     if (now == 0)
         return row_drop(ix, T_TODO, &k);
     buf_put_u8(row_begin(ix), now);

@@ -37,7 +37,9 @@ enum intent_op {
     INTENT_RENAME = 5,  /* parent, name1 -> parent2, name2; lid moved, lid2 replaced or exchanged */
     INTENT_ATTR = 6,    /* lid: mode, owner, times or xattrs changed (re-read) */
     INTENT_DIRTY = 7,   /* lid: first write since the last seal, or a range far from the last */
-    INTENT_CLOSE = 8,   /* lid: a writer closed it (or the seal timer): seal it */
+    INTENT_CLOSE = 8,   /* lid: a writer closed it (off: the generation of the latest write then,
+                           plus 1: another writer that has begun since will close it, too), or
+                           wants it sealed (off 0) */
     INTENT_FOUND = 9,   /* parent, name1, lid, handle: seen by a lookup, unknown to the index */
     INTENT_FORGET = 10, /* lid: an orphan the kernel no longer refers to */
     INTENT_WAKE = 11,   /* nothing: wakes the consumer */

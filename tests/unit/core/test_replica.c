@@ -661,6 +661,53 @@ static void test_work_in_a_revived_directory_keeps_it(void **state)
     assert_int_equal(kind_of(f, d), PLACE_NONE);
 }
 
+static struct content_rec behind; /* what get_behind answers for its inode */
+
+static int get_behind(void *ctx, struct id128 rid, struct content_rec *out)
+{
+    (void)ctx;
+    if (!id_eq(rid, behind.rid))
+        return -ENOENT;
+    *out = behind;
+    return 0;
+}
+
+/* The record of a peer's version is here, its data is not: what is done here is done to the file as
+ * it was, so that the peer's version is a conflict of an edit and survives a deletion. */
+static void test_work_on_a_file_that_is_behind(void **state)
+{
+    struct fixture *f = *state;
+    struct id128 nid;
+    struct record peers = {.kind = REC_CONTENT};
+    struct content_rec own = {.type = NODE_REG, .digest = {9}};
+
+    f->m.r.get_behind = get_behind;
+    own.rid = make(f, NODE_REG, root, "a", &nid);
+    assert_int_equal(f->m.r.get_content(&f->m, own.rid, &behind), 0);
+    peers.content = behind;
+    peers.content.h = foreign(f, 1);
+    peers.content.digest[0] = 1;
+    assert_int_equal(vvec_raise(&peers.content.vv, 6, 1), 0);
+    assert_int_equal(merge(f, &peers), MERGE_NEW);
+
+    assert_int_equal(replica_content(&f->p, NOW, 0, &own), 0);
+    assert_true(stamp_eq(own.base, behind.h.stamp));
+    assert_false(vvec_includes(&own.vv, &peers.content.vv));
+    assert_true(vvec_includes(&own.vv, &behind.vv));
+    assert_true(head_wins(&own.h, &peers.content.h));
+    assert_true(content_conflicts(&own, &peers.content));
+
+    behind = own;
+    peers.content.h = foreign(f, 2);
+    peers.content.digest[0] = 2;
+    assert_int_equal(vvec_raise(&peers.content.vv, 6, 2), 0);
+    assert_int_equal(merge(f, &peers), MERGE_CONFLICT);
+    assert_int_equal(unlink_name(f, root, "a"), 0);
+    assert_int_equal(update(f), 1);
+    assert_int_equal(kind_of(f, nid), PLACE_AT);
+    behind = (struct content_rec){.type = NODE_REG};
+}
+
 #define REPLICA_TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -690,6 +737,7 @@ int main(void)
         REPLICA_TEST(test_merge_of_our_own),
         REPLICA_TEST(test_vectors_are_full),
         REPLICA_TEST(test_work_in_a_revived_directory_keeps_it),
+        REPLICA_TEST(test_work_on_a_file_that_is_behind),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -90,6 +90,29 @@ static void flags_add_up_and_a_row_without_any_goes(void **state)
     index_abort(f->ix);
 }
 
+static void what_a_file_holds_goes_when_its_data_has_come(void **state)
+{
+    struct fix *f = *state;
+    struct content_rec c = a_file(7, 100), got;
+
+    ok(index_begin(f->ix));
+    assert_int_equal(index_get_behind(f->ix, id(7), &got), -ENOENT);
+    ok(index_put_behind(f->ix, &c));
+    ok(index_set_todo(f->ix, id(7), TODO_DATA | TODO_DIRTY, true));
+    put_meta(f, 0);
+    ok(index_commit(f->ix));
+
+    reopen(f);
+    ok(f->r.get_behind(f->r.ctx, id(7), &got));
+    assert_true(id_eq(got.rid, c.rid) && got.size == 100 && stamp_eq(got.h.stamp, c.h.stamp));
+    assert_true(vvec_includes(&got.vv, &c.vv) && vvec_includes(&c.vv, &got.vv));
+    ok(index_set_todo(f->ix, id(7), TODO_DIRTY, false));
+    ok(index_get_behind(f->ix, id(7), &got));
+    ok(index_set_todo(f->ix, id(7), TODO_DATA, false));
+    assert_int_equal(index_get_behind(f->ix, id(7), &got), -ENOENT);
+    index_abort(f->ix);
+}
+
 static void steps_are_kept_in_order_until_cleared(void **state)
 {
     struct fix *f = *state;
@@ -159,6 +182,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(flags_add_up_and_a_row_without_any_goes, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_a_file_holds_goes_when_its_data_has_come, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(steps_are_kept_in_order_until_cleared, setup, teardown),
         cmocka_unit_test_setup_teardown(a_watcher_is_told_of_every_name_put, setup, teardown),
     };
