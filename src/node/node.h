@@ -369,11 +369,10 @@ FARM_MUSTUSE int plan_content(struct plan *p, struct staged *s, const struct ind
 /* Keep staged data that lost a conflict. */
 FARM_MUSTUSE int plan_keep(struct plan *p, const char *staged, const struct content_rec *c,
                            enum kept_why why);
-/* A second name for the file of this content, among the conflicts: as it is at a place, or at any.
- * Its own place is left to what follows. */
+/* A second name for the file of this content, among the conflicts: as it is at a place. Its own
+ * place is left to what follows. */
 FARM_MUSTUSE int plan_keep_place(struct plan *p, struct id128 nid, const struct place *now,
                                  const struct content_rec *c, enum kept_why why);
-FARM_MUSTUSE int plan_keep_inode(struct plan *p, const struct content_rec *c, enum kept_why why);
 FARM_MUSTUSE int plan_attr(struct plan *p, struct id128 rid);
 FARM_MUSTUSE int plan_finish(struct plan *p);
 void plan_fini(struct plan *p);

@@ -530,8 +530,10 @@ static int plan_hide_new(struct plan *p, size_t i)
         if (!rc)
             rc = effects_add(&n->effects, &e);
     }
-    if (rc == -ENOENT) /* it has not come yet */
-        rc = 0;
+    /* Without data it has no place yet, or what looks for the file would believe that it is there;
+     * when the data comes, the view is asked again. */
+    if (rc == -ENOENT)
+        return plan_ask(p, c->inode);
     return rc ? rc : place_name(n, c->nid, &c->to);
 }
 
@@ -633,19 +635,6 @@ int plan_keep_place(struct plan *p, struct id128 nid, const struct place *now,
     if (rc || row.type != NODE_REG)
         return rc == -ENOENT ? 0 : rc;
     return keep_file(p->node, &what, &from, &row.handle, true);
-}
-
-int plan_keep_inode(struct plan *p, const struct content_rec *c, enum kept_why why)
-{
-    struct places *x = calloc(1, sizeof *x);
-    if (!x)
-        return -ENOMEM;
-    x->p = p;
-    int rc = p->node->records.names_of(p->node->records.ctx, c->rid, visit_place, x);
-    if (!rc && x->n > 0)
-        rc = plan_keep_place(p, x->nids[0], &x->at[0], c, why);
-    free(x);
-    return rc;
 }
 
 /* What the new content takes the place of: kept as a loser, or in the history, or on its way out.

@@ -184,6 +184,14 @@ static void replica_from_meta(struct node *n)
                                   .gone = n->meta.gone};
 }
 
+/* The next worker opens the index again, and requests under way are sent to it: nobody gets an
+ * error for what LMDB does not forgive. */
+static void start_anew(void)
+{
+    log_error("the index could not be written: the worker starts anew");
+    _exit(1);
+}
+
 static int load_meta(struct node *n, bool fresh)
 {
     int rc = index_begin(n->index);
@@ -200,6 +208,7 @@ static int load_meta(struct node *n, bool fresh)
     index_set_log_head(n->index, n->meta.log_head);
     index_records(n->index, &n->records);
     index_watch_names(n->index, node_seed, n);
+    index_on_panic(n->index, start_anew);
     if (!rc && fresh)
         rc = make_root(n);
     if (!rc)

@@ -565,12 +565,24 @@ void index_close(struct index *ix)
 
 /* ---- transactions ---- */
 
+void index_on_panic(struct index *ix, void (*f)(void))
+{
+    ix->panic = f;
+}
+
+void index_panicked(const struct index *ix, int rc)
+{
+    if (rc == MDB_PANIC && ix->panic)
+        ix->panic();
+}
+
 int index_begin(struct index *ix)
 {
     farm_assert(!ix->txn);
     int rc = mdb_txn_begin(ix->env, NULL, 0, &ix->txn);
     if (rc) {
         ix->txn = NULL;
+        index_panicked(ix, rc);
         return index_code(rc);
     }
     ix->failed = 0;

@@ -108,6 +108,9 @@ enum index_found {
 };
 enum index_found index_found(const struct index *ix);
 
+/* Called, on whichever thread finds it out, when the index has become unusable in this process
+ * because its first page could not be written. What is on disk is sound: open it again. */
+void index_on_panic(struct index *ix, void (*f)(void));
 FARM_MUSTUSE int index_begin(struct index *ix);
 FARM_MUSTUSE int index_commit(struct index *ix);
 void index_abort(struct index *ix);

@@ -143,8 +143,9 @@ struct index {
     int failed; /* a write of this transaction did not succeed: it can't be committed */
     void (*name_put)(void *arg, struct id128 nid); /* NULL: nobody asks */
     void *name_put_arg;
-    struct buf row; /* where the writer encodes */
-    void *map;      /* where LMDB has the file, NULL: unknown */
+    void (*panic)(void); /* see index_on_panic; NULL: an error like others */
+    struct buf row;      /* where the writer encodes */
+    void *map;           /* where LMDB has the file, NULL: unknown */
 };
 
 struct key {
@@ -178,6 +179,8 @@ static inline struct key key_of_ids(struct id128 a, struct id128 b)
     return k;
 }
 
+/* To be told every code of beginning a transaction. */
+void index_panicked(const struct index *ix, int rc);
 /* An LMDB code as one of ours. */
 int index_code(int rc);
 

@@ -53,6 +53,7 @@ int index_reader_begin(struct index_reader *r)
 {
     farm_assert(!r->open);
     int rc = mdb_txn_renew(r->txn);
+    index_panicked(r->ix, rc);
     if (rc)
         return index_code(rc);
     rc = mdb_cursor_renew(r->txn, r->log);
