@@ -53,6 +53,7 @@ static struct {
 /* ---- what is not there: streams, and a worker that dies between two effects ---- */
 
 uint64_t __wrap_session_node(const struct session *s);
+uint64_t __wrap_session_peer_run(const struct session *s);
 const char *__wrap_session_name(const struct session *s);
 void __wrap_session_applied(struct session *s, uint64_t pos, bool resent);
 void __real_effects_run(struct node *n, bool again);
@@ -62,6 +63,12 @@ uint64_t __wrap_session_node(const struct session *s)
 {
     (void)s;
     return PEER_ID;
+}
+
+uint64_t __wrap_session_peer_run(const struct session *s)
+{
+    (void)s;
+    return 1;
 }
 
 const char *__wrap_session_name(const struct session *s)
