@@ -153,7 +153,7 @@ static void tell_peer(const struct node *n, struct peer *p, const struct gossip 
 
 void status_gossip(struct node *n)
 {
-    static struct gossip own; /* core thread */
+    struct gossip own;
     uint64_t now = node_mono(n), wall = node_wall(n);
 
     if (!n->gossip_due && now - n->gossip_us < GOSSIP_EVERY_US)

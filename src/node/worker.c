@@ -793,9 +793,11 @@ static int node_init(struct node *n, const struct worker_args *a)
 
 int worker_main(const struct worker_args *a)
 {
-    static struct node node; /* too large for a stack; one in a process */
-    struct node *n = &node;
+    struct node *n = malloc(sizeof *n); /* too large for a stack; lives as long as the process */
     char name[160];
+
+    if (!n)
+        return 1;
 
     snprintf(name, sizeof name, "%s/%s worker", a->config->node, a->config->folder);
     log_init(name, LOG_INFO_);
