@@ -194,6 +194,14 @@ static int seal_wanted(struct node *n, const struct sealing *s, const struct ind
     return apply_want_damaged(n, row->rid, stamp);
 }
 
+/* The time that the records give the file: it may have been set after the content was sealed. */
+static int64_t shown_mtime(struct node *n, const struct content_rec *c)
+{
+    struct attr_rec a;
+
+    return n->records.get_attr(n->records.ctx, c->rid, &a) == 0 ? record_mtime(c, &a) : c->mtime_ns;
+}
+
 static int seal_records(struct node *n, struct sealing *s, int fd, struct index_node *row,
                         uint64_t at)
 {
@@ -217,10 +225,9 @@ static int seal_records(struct node *n, struct sealing *s, int fd, struct index_
         rc = index_set_todo(n->index, row->rid, TODO_DIRTY | TODO_HELD, false);
     if (rc)
         return rc;
-    if (had && !held && old.size == c.size && old.mtime_ns == c.mtime_ns &&
-        memcmp(old.digest, c.digest, DIGEST_LEN) == 0)
-        return behind ? 0 : seal_wanted(n, s, row, old.h.stamp);
     bool same = had && old.size == c.size && memcmp(old.digest, c.digest, DIGEST_LEN) == 0;
+    if (same && !held && shown_mtime(n, &old) == c.mtime_ns)
+        return behind ? 0 : seal_wanted(n, s, row, old.h.stamp);
     if (behind && same)
         return 0; /* a time alone is no reason to win against what is still to come */
     rc = replica_content(&n->replica, node_wall(n), at, &c);
