@@ -396,6 +396,22 @@ static int history(struct node *n, struct id128 parent, const uint8_t *name, uin
     return keep_gone(n, &what, &from, &row.handle);
 }
 
+static int visit_rival(void *arg, const struct name_rec *name)
+{
+    node_seed(arg, name->nid);
+    return 0;
+}
+
+/* A name that nobody else has heard of: gone without a trace, and what it hid comes to light. */
+static int forget_held(struct node *n, struct id128 parent, const struct intent *in,
+                       struct id128 nid)
+{
+    int rc = index_forget_name(n->index, nid);
+    return rc ? rc
+              : n->records.names_at(n->records.ctx, parent, in->name1, in->name1_len, visit_rival,
+                                    n);
+}
+
 static int on_unlink(struct node *n, const struct intent *in)
 {
     struct id128 parent, nid, inode;
@@ -412,7 +428,7 @@ static int on_unlink(struct node *n, const struct intent *in)
     if (!rc) /* of another link of it */
         rc = map_u64_set(&n->to_refresh, in->lid, n, NULL);
     if (!rc)
-        rc = held ? index_forget_name(n->index, nid)
+        rc = held ? forget_held(n, parent, in, nid)
                   : replica_unlink(&n->replica, node_wall(n), parent, in->name1, in->name1_len);
     if (!rc && !held && (in->op == INTENT_RMDIR || in->flags & INTENT_F_ORPHAN))
         rc = history(n, parent, in->name1, in->name1_len, inode, nid, KEPT_DELETED);
