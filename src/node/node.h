@@ -350,6 +350,7 @@ struct staged {
     uint64_t lid;
     uint8_t type;
     struct handle handle;
+    struct id128 nid; /* the name that got it */
 };
 struct plan {
     struct node *node;

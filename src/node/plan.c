@@ -147,8 +147,10 @@ static int visit_elsewhere(void *arg, const struct name_rec *name)
     if (rc && rc != -ENOENT)
         return rc;
     if (rc == 0 && pl.kind != PLACE_NONE) {
-        e->nid = name->nid;
-        e->place = pl;
+        if (!e->count || pl.kind == PLACE_AT) {
+            e->nid = name->nid;
+            e->place = pl;
+        }
         e->count++;
     }
     return 0;
@@ -252,19 +254,18 @@ static int plan_source(struct plan *p, const struct view_change *c, const struct
     if (rc)
         return rc;
     e->dir = content.type == NODE_DIR;
-    if (now->kind != PLACE_NONE && !(e->dir && now->kind == PLACE_HIDDEN)) {
-        rc = index_get_node(n->index, c->inode, &row);
-        if (!rc)
-            rc = loc_of_place(p, c->nid, now, &e->from);
-        if (!rc)
-            e->handle = row.handle, e->lid = row.lid;
-        return rc;
-    }
+    int have = index_get_node(n->index, c->inode, &row);
+    if (have && have != -ENOENT)
+        return have;
     struct staged *s = staged_of(p, c->inode);
-    if (!s && content.type != NODE_REG) {
-        rc = find_elsewhere(p, c->inode, c->nid, &other);
-        if (!rc && other.count == 0)
-            rc = plan_stage_special(p, &content, &s);
+    /* What was hidden from the start may have no file yet: see plan_hide_new. */
+    if (!s && !have && now->kind != PLACE_NONE && !(e->dir && now->kind == PLACE_HIDDEN)) {
+        e->handle = row.handle;
+        e->lid = row.lid;
+        return loc_of_place(p, c->nid, now, &e->from);
+    }
+    if (!s && content.type != NODE_REG && (have || e->dir)) {
+        rc = plan_stage_special(p, &content, &s);
         if (rc)
             return rc;
     }
@@ -273,12 +274,10 @@ static int plan_source(struct plan *p, const struct view_change *c, const struct
         e->handle = s->handle;
         e->lid = s->lid;
         s->name[0] = 0;
+        s->nid = c->nid;
         return 0;
     }
-    rc = find_elsewhere(p, c->inode, c->nid, &other);
-    if (rc)
-        return rc;
-    rc = index_get_node(n->index, c->inode, &row);
+    rc = have ? have : find_elsewhere(p, c->inode, c->nid, &other);
     if (!rc && other.count == 0) {
         loc_hidden(&e->from, c->inode); /* its data came before its name */
     } else if (!rc) {
@@ -417,18 +416,56 @@ static int plan_ask(struct plan *p, struct id128 rid)
     return apply_want(p->node, rid, c.h.stamp, NULL);
 }
 
+/* The directory it goes to must be there first; making way for something else may have brought its
+ * turn forward. */
+static int place_parent(struct plan *p, struct id128 dir)
+{
+    struct index_node row;
+
+    int rc = index_get_node(p->node->index, dir, &row);
+    if (rc != -ENOENT)
+        return rc;
+    for (size_t i = 0; i < p->nchanges; i++)
+        if (id_eq(p->changes[i].inode, dir) && p->changes[i].to.kind == PLACE_AT && !p->done[i])
+            return plan_one(p, i);
+    return 0;
+}
+
+static int place_now(struct node *n, struct id128 nid, struct place *now)
+{
+    int rc = n->records.get_place(n->records.ctx, nid, now);
+    if (rc == -ENOENT)
+        *now = nowhere;
+    return rc == -ENOENT ? 0 : rc;
+}
+
+/* While way was made it may have been parked itself, or the name that it is linked from. */
+static int source_again(struct plan *p, const struct view_change *c, struct effect *e)
+{
+    struct elsewhere other;
+    struct place now;
+
+    if (e->from.kind != LOC_DIR)
+        return 0;
+    if (e->op == EFFECT_LINK) {
+        int rc = find_elsewhere(p, c->inode, c->nid, &other);
+        return rc || !other.count ? rc : loc_of_place(p, other.nid, &other.place, &e->from);
+    }
+    int rc = place_now(p->node, c->nid, &now);
+    if (!rc && now.kind == PLACE_HIDDEN)
+        loc_hidden(&e->from, c->nid);
+    return rc;
+}
+
 static int plan_at(struct plan *p, size_t i)
 {
     struct node *n = p->node;
-    struct effect e = {.op = EFFECT_MOVE};
+    const struct view_change *c = &p->changes[i];
+    struct effect e = {.op = EFFECT_MOVE, .rid = c->inode};
     struct place now;
 
     p->done[i] = 1;
-    struct id128 nid = p->changes[i].nid;
-    e.rid = p->changes[i].inode;
-    int rc = n->records.get_place(n->records.ctx, nid, &now);
-    if (rc == -ENOENT)
-        now = nowhere, rc = 0;
+    int rc = place_now(n, c->nid, &now);
     bool adopted = false;
     if (!rc && now.kind == PLACE_NONE)
         rc = rebuild_adopt(p, &p->changes[i], &adopted);
@@ -437,28 +474,26 @@ static int plan_at(struct plan *p, size_t i)
         if (s) /* not needed: the batch discards it */
             s->name[0] = 0;
         p->done[i] = 2;
-        return place_name(n, nid, &p->changes[i].to);
+        return place_name(n, c->nid, &c->to);
     }
     if (!rc)
-        rc = plan_source(p, &p->changes[i], &now, &e);
+        rc = plan_source(p, c, &now, &e);
     if (rc == -ENOENT) {
         p->done[i] = 2; /* placed when it comes */
         return plan_ask(p, e.rid);
     }
     if (!rc)
-        rc = make_way(p, &p->changes[i], &e);
+        rc = place_parent(p, c->to.parent);
     if (!rc)
-        rc = n->records.get_place(n->records.ctx, nid, &now);
-    if (rc == -ENOENT)
-        now = nowhere, rc = 0;
-    if (!rc && now.kind == PLACE_HIDDEN && e.from.kind == LOC_DIR && e.op == EFFECT_MOVE)
-        loc_hidden(&e.from, nid); /* it was parked while way was made */
+        rc = make_way(p, c, &e);
     if (!rc)
-        rc = loc_of_place(p, nid, &p->changes[i].to, &e.to);
+        rc = source_again(p, c, &e);
+    if (!rc)
+        rc = loc_of_place(p, c->nid, &c->to, &e.to);
     if (!rc)
         rc = effects_add(&n->effects, &e);
     if (!rc)
-        rc = place_name(n, nid, &p->changes[i].to);
+        rc = place_name(n, c->nid, &c->to);
     p->done[i] = 2;
     return rc;
 }
@@ -513,8 +548,9 @@ static int plan_one(struct plan *p, size_t i)
     return p->changes[i].to.kind == PLACE_AT ? plan_at(p, i) : plan_away(p, i);
 }
 
-/* A file that is hidden from the start: it is kept under its name record. A directory has nothing
- * on disk then. */
+/* A file that is hidden from the start: it is kept under its name record. A hidden name of a file
+ * that is here always has a link of it; one whose file has not come yet gets it with the file
+ * (plan_hidden_too). A directory has nothing on disk then. */
 static int plan_hide_new(struct plan *p, size_t i)
 {
     struct view_change *c = &p->changes[i];
@@ -713,14 +749,52 @@ int plan_attr(struct plan *p, struct id128 rid)
     return effects_add(&p->node->effects, &e);
 }
 
+/* Names that were hidden before their file came get links of it: of the one that got the file, or
+ * else of the first. */
+static int plan_hidden_too(struct plan *p, struct staged *s, struct places *x)
+{
+    struct node *n = p->node;
+    struct effect e = {.op = EFFECT_LINK, .rid = s->rid, .handle = s->handle, .lid = s->lid};
+    int rc = 0;
+
+    for (size_t i = 0; i < x->n && !rc && !s->name[0]; i++)
+        if (id_eq(x->nids[i], s->nid))
+            rc = loc_of_place(p, s->nid, &x->at[i], &e.from);
+    for (size_t i = 0; i < x->n && !rc; i++) {
+        if (x->at[i].kind != PLACE_HIDDEN || id_eq(x->nids[i], s->nid))
+            continue;
+        loc_hidden(&e.to, x->nids[i]);
+        if (s->name[0]) {
+            struct effect first = e;
+            first.op = EFFECT_MOVE;
+            loc_str(&first.from, LOC_IN, s->name);
+            s->name[0] = 0;
+            e.from = e.to;
+            rc = effects_add(&n->effects, &first);
+        } else if (e.from.kind) {
+            rc = effects_add(&n->effects, &e);
+        }
+    }
+    return rc;
+}
+
 /* Data whose name has not come yet (the frame ended between the two) waits under its inode's id. */
 static int plan_shelve(struct plan *p)
 {
+    struct places *x = calloc(1, sizeof *x);
+    if (!x)
+        return -ENOMEM;
+    x->p = p;
     int rc = 0;
-
     for (size_t i = 0; i < p->nstaged && !rc; i++) {
         struct staged *s = &p->staged[i];
-        if (!s->name[0] || s->type != NODE_REG)
+        if (s->type != NODE_REG || (!s->name[0] && id_none(s->nid)))
+            continue;
+        x->n = 0;
+        rc = p->node->records.names_of(p->node->records.ctx, s->rid, visit_place, x);
+        if (!rc)
+            rc = plan_hidden_too(p, s, x);
+        if (rc || !s->name[0])
             continue;
         struct effect e = {.op = EFFECT_MOVE, .rid = s->rid, .handle = s->handle, .lid = s->lid};
         loc_str(&e.from, LOC_IN, s->name);
@@ -728,6 +802,7 @@ static int plan_shelve(struct plan *p)
         s->name[0] = 0;
         rc = effects_add(&p->node->effects, &e);
     }
+    free(x);
     return rc;
 }
 
