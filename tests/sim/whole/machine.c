@@ -153,6 +153,14 @@ void __wrap_mdb_txn_abort(MDB_txn *t)
     __real_mdb_txn_abort(t);
 }
 
+void machine_index_synced(struct machine *m)
+{
+    if (!(w.faults & FAULT_POWER))
+        return;
+    copy_file(m, "index.mdb", "synced.mdb");
+    copy_file(m, "index.mark", "synced.mark");
+}
+
 int __real_mdb_env_sync(MDB_env *env, int force);
 int __wrap_mdb_env_sync(MDB_env *env, int force);
 int __wrap_mdb_env_sync(MDB_env *env, int force)
@@ -161,8 +169,8 @@ int __wrap_mdb_env_sync(MDB_env *env, int force)
 
     point();
     int e = __real_mdb_env_sync(env, force);
-    if (!e && m && m->env == env && w.faults & FAULT_POWER)
-        copy_file(m, "index.mdb", "index.synced");
+    if (!e && m && m->env == env)
+        machine_index_synced(m);
     return e;
 }
 
@@ -225,7 +233,6 @@ int __wrap_effects_add(struct effects *e, const struct effect *x)
     return __real_effects_add(e, x);
 }
 
-void __wrap_log_panic(const char *file, int line, const char *what);
 static void say_place(const struct place *p)
 {
     static const char *const kinds[] = {"nowhere", "at", "hidden"};
@@ -258,6 +265,20 @@ int __wrap_view_changes(const struct records *r, const struct id128 *seeds, size
     return e;
 }
 
+void __real__exit(int code);
+void __wrap__exit(int code);
+void __wrap__exit(int code)
+{
+    if (!self)
+        __real__exit(code);
+    note("m%u: worker ends itself with %d", here()->i, code);
+    here()->exit_code = code;
+    self->proc->dead = true;
+    fiber_wait(&w, 0);
+    abort();
+}
+
+void __wrap_log_panic(const char *file, int line, const char *what);
 void __wrap_log_panic(const char *file, int line, const char *what)
 {
     fail("m%u: assertion failed: %s (%s:%d)", here() ? here()->i : 99, what,
@@ -342,6 +363,14 @@ static void machine_off(struct machine *m)
     __real_close(m->args.state_fd);
 }
 
+static void boot_again(void *arg, uint64_t boots)
+{
+    struct machine *m = arg;
+
+    if (m->power == POWER_OFF && m->boots == boots)
+        machine_boot(m);
+}
+
 void machine_kill_worker(struct machine *m)
 {
     bool stopped = m->worker_state == WORKER_STOPPING && m->worker->die_in == 0;
@@ -351,6 +380,12 @@ void machine_kill_worker(struct machine *m)
     worker_gone(m);
     if (stopped) {
         machine_off(m);
+        return;
+    }
+    if (m->exit_code == WORKER_EXIT_ANEW) {
+        m->exit_code = 0;
+        machine_off(m);
+        world_at(w.now + 1000, boot_again, m, m->boots);
         return;
     }
     m->worker_state = WORKER_NONE;
@@ -423,7 +458,12 @@ void machine_boot(struct machine *m)
     m->boots++;
     m->args =
         (struct worker_args){.config = m->config, .shared = &m->shared, .staging = &m->staging};
-    char tree[32];
+    char tree[32], boot_id[128];
+    path_in(m, "boot_id", boot_id);
+    FILE *f = fopen(boot_id, "w");
+    must(f && fprintf(f, "%08x-0000-4000-8000-%012llx\n", m->i, (unsigned long long)m->boots) > 0 &&
+             fclose(f) == 0,
+         boot_id);
     snprintf(tree, sizeof tree, "/sim%u/tree", m->i);
     m->args.rootfd = open(tree, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     m->args.state_fd = open(m->state, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -433,6 +473,11 @@ void machine_boot(struct machine *m)
     m->shared.conn = rnd();
     int e =
         staging_open(m->config->dir, m->args.rootfd, m->config->staging, &m->staging, &inside, why);
+    if (e == -ENOSPC || e == -ENOENT) { /* the administrator makes room and starts it again */
+        machine_off(m);
+        world_at(w.now + SEC, boot_again, m, m->boots);
+        return;
+    }
     if (e) {
         fail("m%u: staging area: %s %s", m->i, err_text(e), why);
         return;
@@ -453,7 +498,8 @@ void machine_power_cut(struct machine *m)
         worker_gone(m);
     machine_off(m);
     disk_power_cut(m);
-    copy_file(m, "index.synced", "index.mdb");
+    copy_file(m, "synced.mdb", "index.mdb");
+    copy_file(m, "synced.mark", "index.mark");
     drop_file(m, "index.mdb-lock");
 }
 
@@ -464,7 +510,8 @@ void machine_snapshot(struct machine *m)
     if (m->env)
         __real_mdb_env_sync(m->env, 1);
     disk_snapshot(m);
-    copy_file(m, "index.mdb", "index.snapshot");
+    copy_file(m, "index.mdb", "snapshot.mdb");
+    copy_file(m, "index.mark", "snapshot.mark");
     copy_file(m, "intents", "intents.snapshot");
 }
 
@@ -472,8 +519,10 @@ void machine_restore(struct machine *m)
 {
     note("m%u: restored", m->i);
     disk_restore(m);
-    copy_file(m, "index.snapshot", "index.mdb");
-    copy_file(m, "index.snapshot", "index.synced");
+    copy_file(m, "snapshot.mdb", "index.mdb");
+    copy_file(m, "snapshot.mark", "index.mark");
+    copy_file(m, "snapshot.mdb", "synced.mdb");
+    copy_file(m, "snapshot.mark", "synced.mark");
     copy_file(m, "intents.snapshot", "intents");
     drop_file(m, "index.mdb-lock");
 }
@@ -482,7 +531,9 @@ void machine_wipe(struct machine *m)
 {
     note("m%u: state lost", m->i);
     drop_file(m, "index.mdb");
-    drop_file(m, "index.synced");
+    drop_file(m, "index.mark");
+    drop_file(m, "synced.mdb");
+    drop_file(m, "synced.mark");
     drop_file(m, "index.mdb-lock");
     drop_file(m, "intents");
 }

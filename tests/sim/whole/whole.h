@@ -330,6 +330,7 @@ struct machine {
     struct desc *super, *link; /* the worker's ends; NULL when it has none */
     char state[80], name[8];
     uint64_t boots;
+    int exit_code; /* the worker ended itself with it */
     int64_t skew_us;
     /* disk */
     struct inode *root, *tree, *area;
@@ -358,6 +359,9 @@ void machine_stop(struct machine *m);    /* asks for it; the state says when it 
 void machine_restore(struct machine *m); /* when it is off */
 void machine_wipe(struct machine *m);    /* when it is off */
 void machine_snapshot(struct machine *m);
+
+/* Its index file and the mark of it are on disk as they are now. */
+void machine_index_synced(struct machine *m);
 
 /* ---- ops.c ---- */
 void apps_start(struct machine *m);
