@@ -639,7 +639,8 @@ void session_message(struct node *n, struct inmsg *m)
     case IN_HELLO: rc = on_hello(s); break;
     case IN_WELCOME: rc = on_welcome(s); break;
     case IN_BATCH:
-        if (peer_of(s)->session == s)
+        /* After one that could not be applied those behind it wait too: they come again. */
+        if (peer_of(s)->session == s && !s->closed)
             rc = batch_in(n, s, m->p);
         else
             batch_free(m->p, n->staging);
