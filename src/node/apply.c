@@ -724,7 +724,9 @@ static int visit_pending(void *arg, const void *data, size_t len)
 
     cur_init(&c, data, len);
     int rc = effect_decode(&c, &e);
-    return rc ? rc : effects_add(&n->effects, &e);
+    if (!rc && e.done)
+        telling_add(n, &e);
+    return rc || e.done ? rc : effects_add(&n->effects, &e);
 }
 
 int apply_pending_load(struct node *n)

@@ -89,7 +89,7 @@ static int collect_some(struct node *n, const struct vvec *stable, uint64_t *cou
 
 void collect_round(struct node *n)
 {
-    static struct vvec stable; /* core thread */
+    struct vvec stable;
     uint64_t count = 0;
 
     if (n->scan || n->meta.rejoin_pos)

@@ -16,6 +16,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define EFFECT_DONE 0x80u /* beside the op in the redo log */
+
 int effects_add(struct effects *e, const struct effect *x)
 {
     if (e->n == e->size) {
@@ -85,7 +87,7 @@ static void loc_decode(struct cur *c, struct loc *l)
 
 void effect_encode(struct buf *b, const struct effect *e)
 {
-    buf_put_u8(b, e->op);
+    buf_put_u8(b, e->done ? e->op | EFFECT_DONE : e->op);
     buf_put_u8(b, e->dir);
     loc_encode(b, &e->from);
     loc_encode(b, &e->to);
@@ -101,6 +103,8 @@ int effect_decode(struct cur *c, struct effect *e)
 {
     memset(e, 0, sizeof *e);
     e->op = cur_u8(c);
+    e->done = (e->op & EFFECT_DONE) != 0;
+    e->op &= (uint8_t)~EFFECT_DONE;
     e->dir = cur_u8(c) != 0;
     loc_decode(c, &e->from);
     loc_decode(c, &e->to);
@@ -335,7 +339,7 @@ static int run_attr(struct node *n, const struct effect *e)
 
 static void forget_loc(struct node *n, const struct loc *l, bool dir)
 {
-    if (l->kind != LOC_DIR || !n->mount)
+    if (l->kind != LOC_DIR)
         return;
     mount_forget_entry(n->mount, l->lid, l->name, l->len, dir);
     mount_forget_data(n->mount, l->lid);
@@ -347,6 +351,20 @@ static uint64_t departs(const struct effect *e)
     if (e->old_lid && e->displaced.kind == LOC_ORPHAN)
         return e->old_lid;
     return e->op == EFFECT_MOVE && e->to.kind == LOC_ORPHAN ? e->lid : 0;
+}
+
+void effect_tell(struct node *n, const struct effect *e)
+{
+    uint64_t gone = departs(e);
+
+    if (!n->mount)
+        return;
+    forget_loc(n, &e->from, e->dir);
+    forget_loc(n, &e->to, e->dir);
+    if (e->lid && (e->op == EFFECT_LINK || e->op == EFFECT_ATTR))
+        mount_forget_attr(n->mount, e->lid);
+    if (gone)
+        mount_release_orphan(n->mount, gone);
 }
 
 static int effect_run(struct node *n, const struct effect *e)
@@ -362,23 +380,19 @@ static int effect_run(struct node *n, const struct effect *e)
     case EFFECT_MOVE:
     case EFFECT_LINK: rc = run_move(n, e); break;
     case EFFECT_REMOVE: rc = run_remove(n, e); break;
-    case EFFECT_ATTR: return run_attr(n, e);
+    case EFFECT_ATTR: rc = run_attr(n, e); break;
     default: break;
     }
-    if (!e->dir && e->to.kind == LOC_DIR) {
+    if (e->op != EFFECT_ATTR && !e->dir && e->to.kind == LOC_DIR) {
         if (e->from.kind == LOC_IN)
             scan_verified(n, e->lid);
         if (map_u64_set(&n->to_refresh, e->lid, n, NULL) < 0)
             log_debug("an inode is compared once more at the next start: no memory");
     }
-    forget_loc(n, &e->from, e->dir);
-    forget_loc(n, &e->to, e->dir);
     if (e->old_lid)
         nodes_close_fds(n->nodes, e->old_lid);
-    if (n->mount && e->lid && e->op == EFFECT_LINK)
-        mount_forget_attr(n->mount, e->lid);
-    if (gone && n->mount)
-        mount_release_orphan(n->mount, gone);
+    effect_tell(n, e);
+    telling_add(n, e);
     return rc;
 }
 
@@ -434,4 +448,5 @@ void effects_run(struct node *n, bool again)
     }
     index_reader_end(n->reader);
     n->effects.n = 0;
+    telling_flush(n);
 }

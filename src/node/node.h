@@ -89,6 +89,7 @@ enum effect_op {
 struct effect {
     uint8_t op;
     bool dir;
+    bool done; /* run; the kernel may not have been told of it */
     struct loc from, to, displaced;
     uint64_t lid;     /* of the thing; 0 when it has none */
     uint64_t old_lid; /* what is displaced at `to`; 0 none */
@@ -261,6 +262,10 @@ struct node {
     struct index_reader *reader;       /* committed state, for the core thread */
     struct index_reader *files_reader; /* and for the control thread */
     struct effects effects;            /* planned, committed, to be run */
+    struct telling *telling;           /* run, and the kernel may not have been told yet */
+    size_t ntelling, telling_size;
+    uint64_t tell_seq;         /* of the latest of them */
+    _Atomic uint64_t told_seq; /* up to which it was told; set on the notify thread */
     struct want *wants;
     size_t nwants, want_turn;
     uint64_t next_key; /* conflicts/<key>, history/<key> */
@@ -453,6 +458,18 @@ FARM_MUSTUSE int effect_decode(struct cur *c, struct effect *e);
 /* Run what is planned (again: after a crash, when most of it may have been done); invalidate.
  * Failures are logged and raised as events; the rest goes on. */
 void effects_run(struct node *n, bool again);
+/* Tell the kernel what an effect changed (again). */
+void effect_tell(struct node *n, const struct effect *e);
+
+/* ---- telling.c: the kernel's caches outlive the worker. What was run stays in the redo log, as
+ * done, until the kernel has been told of it; a successor tells it of what it finds there. ---- */
+void telling_add(struct node *n, const struct effect *e);
+/* After effects_run: notes when the kernel has been told of all that was added. */
+void telling_flush(struct node *n);
+/* In txn_commit: rows of the redo log from this ordinal on. */
+FARM_MUSTUSE int telling_put(struct node *n, uint64_t ordinal);
+/* The mount is served: all that a former worker left is told. */
+void telling_start(struct node *n);
 /* The claim key of a place, 0 when it is none of the mount's. */
 uint64_t loc_key(const struct loc *l);
 

@@ -33,7 +33,7 @@ static int put_pending(struct node *n)
         rc = b.err ? b.err : index_put_pending(n->index, i, b.data, b.len);
     }
     buf_fini(&b);
-    return rc;
+    return rc ? rc : telling_put(n, n->effects.n);
 }
 
 static void settle(struct node *n)

@@ -464,6 +464,7 @@ static int serve(struct node *n)
     int rc = mount_start(&env, &n->mount);
     if (rc)
         return fail(n, "serving the mount", rc);
+    telling_start(n);
     rc = watch(n, mount_ended_fd(n->mount), WATCH_ENDED);
     if (!rc)
         rc = tell_super(n, WORKER_SERVING);
