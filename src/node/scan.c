@@ -455,7 +455,9 @@ int scan_new(struct node *n)
     s->first = !(n->meta.scanned & SCANNED_ONCE);
     s->recovering = n->unclean && (!n->args->restarted || (n->meta.scanned & SCAN_RECOVERING));
     s->started_us = s->told_us = node_mono(n);
-    s->limit = n->meta.next_lid - LIDS_BLOCK; /* load_meta has set a block aside for us */
+    /* Directories with a lid of this worker's own block (load_meta has set it aside) were found or
+     * made by it; after a rebuild that is all of them. */
+    s->limit = n->adopted ? n->meta.next_lid : n->meta.next_lid - LIDS_BLOCK;
     n->scan = s;
     return 0;
 }

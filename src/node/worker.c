@@ -651,7 +651,8 @@ static void timers(struct node *n)
         put_known(n);
         index_trim(n->index, MAPPED_MAX);
         review_wants(n);
-        collect_round(n);
+        if (!n->adopting && !(n->adopted && n->scan)) /* tombstones tell what was deleted */
+            collect_round(n);
     }
 }
 
