@@ -62,6 +62,7 @@ struct node {
     struct session sessions[MAX_SESSIONS];
     uint64_t got[4]; /* content items, by enum item_data */
     uint64_t names, boundaries, resent, told;
+    uint64_t drained; /* how often a receiver waited for what it had handed over */
 };
 
 /* Between two sockets: passes frames on, the first `flips` of type `type` with one byte changed at
@@ -316,8 +317,12 @@ static inline int on_know(void *arg, const struct msg_ack *k)
 
 static inline int drain(void *arg)
 {
-    (void)arg;
-    return 0; /* batches are applied as they are handed over */
+    struct node *n = ((struct session *)arg)->node;
+
+    pthread_mutex_lock(&n->lock);
+    n->drained++; /* batches are applied as they are handed over */
+    pthread_mutex_unlock(&n->lock);
+    return 0;
 }
 
 /* ---- sessions ---- */
