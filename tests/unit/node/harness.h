@@ -567,6 +567,15 @@ static void check_entry(struct id128 dir, const char *path, const char *name, st
         assert_int_equal(c.size, st.st_size);
         assert_int_equal(row.size, st.st_size);
     }
+    if (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)) {
+        struct content_rec c;
+        struct attr_rec a;
+
+        assert_int_equal(t.n.records.get_content(t.n.records.ctx, row.rid, &c), 0);
+        if (!(row.flags & NODE_HELD) && t.n.records.get_attr(t.n.records.ctx, row.rid, &a) == 0 &&
+            record_mtime(&c, &a) != st.st_mtim.tv_sec * 1000000000ll + st.st_mtim.tv_nsec)
+            fail_msg("%s has another time than its records", path);
+    }
     *rid = row.rid;
 }
 

@@ -283,6 +283,11 @@ static void rewinding(void **state)
     intent_rewind(l);
     ok(intent_next(l, &out, &seq));
     assert_int_equal(seq, 502);
+    ok(intent_next(l, &out, &seq));
+    intent_consumed(l, 502); /* and not the one after it, which was handed out too */
+    intent_rewind(l);
+    ok(intent_next(l, &out, &seq));
+    assert_int_equal(seq, 503);
     intent_rewind(l);
     intent_complete(l, ref, &open);
     intent_close(l);
