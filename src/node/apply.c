@@ -219,6 +219,14 @@ static int stage_ready(struct applying *a, struct batch_item *it, const struct c
     return map_u64_set(&n->settle, s->lid, n, NULL);
 }
 
+/* Is an edit lost when c takes held's place? One that c has not seen: concurrent, or, when this
+ * node rejoins, of its own. */
+static bool overrides(const struct content_rec *c, const struct content_rec *held)
+{
+    return !vvec_includes(&c->vv, &held->vv) &&
+           (c->size != held->size || memcmp(c->digest, held->digest, DIGEST_LEN) != 0);
+}
+
 /* held: what the file holds, NULL for none. It may be older than the record was. */
 static int content_install(struct applying *a, struct batch_item *it,
                            const struct content_rec *held)
@@ -249,7 +257,7 @@ static int content_install(struct applying *a, struct batch_item *it,
         row.ctime_ns = st.st_ctim.tv_sec * 1000000000ll + st.st_ctim.tv_nsec;
     }
     if (have == 0) {
-        bool conflict = held && content_conflicts(held, &c);
+        bool conflict = held && overrides(&c, held);
         enum kept_why why = old.flags & NODE_DAMAGED ? KEPT_DAMAGED
                             : conflict               ? KEPT_EDITED
                                                      : KEPT_REPLACED;
@@ -502,6 +510,8 @@ static int try_batch(struct applying *a)
     rc = apply_drain(n);
     if (!rc)
         rc = scan_batch(n, a->batch);
+    if (!rc) /* what was found changed becomes a version before another is merged with it */
+        rc = local_finish(n);
     if (!rc) /* what is being written now is sealed by its close, or kept if it is replaced */
         rc = merge_all(a);
     if (!rc)

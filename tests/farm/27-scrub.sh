@@ -68,7 +68,7 @@ rm -r "$BACK/dir"
 scrub web1
 for round in 1 2 3; do # what is in a directory is found missing when the directory is back
     wait_until '[[ $(count web1 open) == 0 ]]' 15
-    [[ ! -e $BACK/dir/below/file ]] || break
+    [[ ! -e $BACK/dir/below/file || ! -L $BACK/dir/symlink ]] || break
     scrub web1
 done
 figure "a removed directory was whole again after $round rounds"
