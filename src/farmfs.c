@@ -192,7 +192,8 @@ static void start_again(char **args)
 int main(int argc, char **argv)
 {
     struct options o = {0};
-    char **args = copy_args(argc, argv);
+    static char **args; /* as long as the process lives */
+    args = copy_args(argc, argv);
     bool again = getenv("FARMFS_AGAIN") != NULL;
     struct config *config;
     char name[160];

@@ -264,11 +264,12 @@ static int plan_source(struct plan *p, const struct view_change *c, const struct
         e->lid = row.lid;
         return loc_of_place(p, c->nid, now, &e->from);
     }
-    if (!s && content.type != NODE_REG && (have || e->dir)) {
+    rc = find_elsewhere(p, c->inode, c->nid, &other);
+    /* Made anew from its record, unless there is one to be linked. */
+    if (!rc && !s && content.type != NODE_REG && (have || e->dir || other.count == 0))
         rc = plan_stage_special(p, &content, &s);
-        if (rc)
-            return rc;
-    }
+    if (rc)
+        return rc;
     if (s) {
         loc_str(&e->from, LOC_IN, s->name);
         e->handle = s->handle;
@@ -277,7 +278,7 @@ static int plan_source(struct plan *p, const struct view_change *c, const struct
         s->nid = c->nid;
         return 0;
     }
-    rc = have ? have : find_elsewhere(p, c->inode, c->nid, &other);
+    rc = have;
     if (!rc && other.count == 0) {
         loc_hidden(&e->from, c->inode); /* its data came before its name */
     } else if (!rc) {
