@@ -428,8 +428,27 @@ static int claim_one(struct applying *a, uint64_t key)
     return rc;
 }
 
+/* A directory that gets something is not to be removed meanwhile: an rmdir claims its name. */
+static int claim_home(struct applying *a, uint64_t lid)
+{
+    struct node *n = a->n;
+    struct index_node dir, parent;
+    struct place at;
+
+    int rc = index_get_node_by_lid(n->index, lid, &dir);
+    if (rc || id_eq(dir.rid, RID_ROOT))
+        return rc == -ENOENT ? 0 : rc;
+    rc = path_place(&n->records, dir.rid, &at);
+    if (!rc)
+        rc = index_get_node(n->index, at.parent, &parent);
+    if (rc)
+        return rc == -ENOENT ? 0 : rc;
+    return claim_one(a, claims_key(parent.lid, at.name, at.name_len));
+}
+
 static int claim_all(struct applying *a)
 {
+    uint64_t home = 0; /* effects in one directory mostly follow each other */
     int rc = 0;
 
     for (size_t i = 0; i < a->n->effects.n && !rc; i++) {
@@ -437,6 +456,10 @@ static int claim_all(struct applying *a)
         rc = claim_one(a, loc_key(&e->from));
         if (!rc)
             rc = claim_one(a, loc_key(&e->to));
+        if (!rc && e->to.kind == LOC_DIR && e->to.lid != home) {
+            home = e->to.lid;
+            rc = claim_home(a, home);
+        }
     }
     return rc;
 }

@@ -22,8 +22,7 @@ static void begin_run(struct node *n)
 {
     struct index_meta *m = &n->meta;
 
-    if (m->nruns && m->runs[m->nruns - 1].seq == n->replica.next_seq)
-        m->nruns--; /* nothing was stamped in it */
+    /* One in which nothing was stamped stays too: a peer may have met older stamps in it. */
     if (m->nruns == RUNS_MAX) {
         memmove(&m->runs[0], &m->runs[1], (RUNS_MAX - 1) * sizeof m->runs[0]);
         m->nruns--;

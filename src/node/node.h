@@ -446,6 +446,8 @@ FARM_MUSTUSE int keep_open(struct node *n);
 void keep_sweep(struct node *n);
 
 /* ---- path.c ---- */
+/* A place of an inode in the tree (kind PLACE_AT); -ENOENT: it has none. */
+FARM_MUSTUSE int path_place(const struct records *r, struct id128 rid, struct place *out);
 /* Path of an inode in the tree of these records; -ENOENT: it is not in it, -ENAMETOOLONG. */
 FARM_MUSTUSE int path_of(const struct records *r, struct id128 rid, char *out, size_t size);
 /* For people, in a transaction; "(inode ...)" when it has none. */

@@ -29,6 +29,18 @@ static int visit_named(void *arg, const struct name_rec *name)
     return 1;
 }
 
+int path_place(const struct records *r, struct id128 rid, struct place *out)
+{
+    struct named x = {.r = r};
+
+    int rc = r->names_of(r->ctx, rid, visit_named, &x);
+    if (rc < 0 || !x.found)
+        return rc < 0 ? rc : -ENOENT;
+    *out = (struct place){.kind = PLACE_AT, .parent = x.parent, .name_len = x.len};
+    memcpy(out->name, x.name, x.len);
+    return 0;
+}
+
 /* Written from its end to its beginning, then moved to the front. */
 int path_of(const struct records *r, struct id128 rid, char *out, size_t size)
 {
@@ -38,17 +50,17 @@ int path_of(const struct records *r, struct id128 rid, char *out, size_t size)
         return -ENAMETOOLONG;
     out[--at] = 0;
     while (!id_eq(rid, RID_ROOT)) {
-        struct named x = {.r = r};
-        int rc = r->names_of(r->ctx, rid, visit_named, &x);
-        if (rc < 0 || !x.found)
-            return rc < 0 ? rc : -ENOENT;
-        size_t need = x.len + (out[at] ? 1u : 0u);
+        struct place x;
+        int rc = path_place(r, rid, &x);
+        if (rc)
+            return rc;
+        size_t need = x.name_len + (out[at] ? 1u : 0u);
         if (need > at)
             return -ENAMETOOLONG;
         if (out[at])
             out[--at] = '/';
-        at -= x.len;
-        memcpy(out + at, x.name, x.len);
+        at -= x.name_len;
+        memcpy(out + at, x.name, x.name_len);
         rid = x.parent;
     }
     memmove(out, out + at, size - at);
