@@ -91,6 +91,8 @@ int replica_take(struct replica *p, const struct record *rec, uint64_t source,
     switch (rec->kind) {
     case REC_NAME:
         rc = p->r->get_name(p->r->ctx, rec->name.nid, &n);
+        if (rc < 0 && rc != -ENOENT)
+            return rc;
         if (rc == 0 && !id_eq(n.inode, rec->name.inode))
             return FARM_EPROTO;
         if (rc == 0 && same_head(&n.h, h))
@@ -100,6 +102,8 @@ int replica_take(struct replica *p, const struct record *rec, uint64_t source,
     case REC_ATTR: break;
     }
     rc = p->r->get_attr(p->r->ctx, rec->attr.rid, &a);
+    if (rc < 0 && rc != -ENOENT)
+        return rc;
     if (rc == 0 && same_head(&a.h, h))
         *result = MERGE_OLD;
     return p->r->put_attr(p->r->ctx, &rec->attr, source);

@@ -185,7 +185,9 @@ enum verb {
     PLACE,
     CANON,
     SYNC,
-    COLLECT
+    COLLECT,
+    RENEW,
+    TAKE
 };
 struct step {
     enum verb verb;
@@ -290,6 +292,9 @@ static const struct step story[] = {
     {CHMOD, 1, "v/w", 0},
     {EDIT, 0, "v/w/k", 0},
     {SYNC, 0, 0, 0},
+    /* a state that was put back goes on under a new id; another member rejoins */
+    {RENEW, 0, 0, 0},
+    {TAKE, 1, 0, 0},
 };
 #define STEPS (sizeof(story) / sizeof(story[0]))
 
@@ -452,6 +457,37 @@ static int collect_all(struct teller *t)
     return rc;
 }
 
+/* All that it wrote is stamped anew, contents before names. */
+static int renew_all(struct teller *t)
+{
+    const uint64_t old = t->p.node, end = t->m.nlog;
+    struct record rec;
+    int rc = 0;
+
+    t->p.node = 500;
+    for (int names = 0; names < 2; names++) {
+        for (uint64_t pos = 1; pos <= end && rc == 0; pos++) {
+            if (memrecords_at(&t->m, pos, &rec) && (rec.kind == REC_NAME) == names)
+                rc = replica_renew(&t->p, old, 1, &rec);
+        }
+    }
+    return rc;
+}
+
+static int take_all(struct teller *t)
+{
+    struct teller *from = &teller[t == &teller[0]];
+    enum merge_result result;
+    struct record rec;
+    int rc = 0;
+
+    for (uint64_t pos = 1; pos <= from->m.nlog && rc == 0; pos++) {
+        if (memrecords_at(&from->m, pos, &rec) && record_head(&rec)->stamp.node != t->p.node)
+            rc = replica_take(&t->p, &rec, from->p.node, &result);
+    }
+    return rc;
+}
+
 static int tell(const struct step *s, bool armed)
 {
     struct teller *t = &teller[s->node];
@@ -493,6 +529,8 @@ static int tell(const struct step *s, bool armed)
         break;
     case SYNC: rc = carry(); break;
     case COLLECT: rc = collect_all(t); break;
+    case RENEW: rc = renew_all(t); break;
+    case TAKE: rc = take_all(t); break;
     }
     if (rc == 0 && s->verb < SYNC)
         rc = look(t);
