@@ -8,7 +8,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 /* A change of content: an open backing file, and whether it is to be captured. */
@@ -60,17 +62,36 @@ static void writing_end(struct writing *w, uint64_t off, uint64_t len)
     nodes_put_fd(w->m->env.nodes, w->ref);
 }
 
-/* Asked of /proc. */
+static bool listed(const char *numbers, gid_t gid)
+{
+    char *end;
+    for (;; numbers = end) {
+        unsigned long g = strtoul(numbers, &end, 10);
+        if (end == numbers)
+            return false;
+        if (g == gid)
+            return true;
+    }
+}
+
+/* Asked of /proc. libfuse's fuse_req_getgroups does the same and reads beyond its buffer (3.14). */
 bool data_in_group(fuse_req_t req, gid_t gid)
 {
-    gid_t groups[1024];
-    if (fuse_req_ctx(req)->gid == gid)
+    const struct fuse_ctx *who = fuse_req_ctx(req);
+    char path[40], *line = NULL;
+    size_t size = 0;
+    bool in = who->gid == gid;
+    if (in)
         return true;
-    int n = fuse_req_getgroups(req, (int)(sizeof(groups) / sizeof(groups[0])), groups);
-    for (int i = 0; i < n && (size_t)i < sizeof(groups) / sizeof(groups[0]); i++)
-        if (groups[i] == gid)
-            return true;
-    return false;
+    snprintf(path, sizeof(path), "/proc/%d/status", (int)who->pid);
+    FILE *f = fopen(path, "re");
+    if (f == NULL)
+        return false;
+    while (!in && getline(&line, &size, f) >= 0)
+        in = strncmp(line, "Groups:", 7) == 0 && listed(line + 7, gid);
+    free(line);
+    fclose(f);
+    return in;
 }
 
 mode_t data_setid(fuse_req_t req, const struct stat *st)
