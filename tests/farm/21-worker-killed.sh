@@ -27,6 +27,9 @@ rounds "$W1/load" 3 1 >"$TMP/load1" 2>"$TMP/err1" &
 load1=$!
 rounds "$W2/load2" 1 2 >"$TMP/load2" 2>"$TMP/err2" &
 load2=$!
+complaints() { # of the daemon whose worker is killed: why a caller got an error stands there
+    grep -hE ' (warn|error) ' "$(log_of web1)" | grep -v 'was killed by signal 9' | tail -n 20 >&2 || true
+}
 worst=0
 for ((i = 1; i <= kills; i++)); do
     start=$(now_ms)
@@ -35,6 +38,7 @@ for ((i = 1; i <= kills; i++)); do
     took=$(($(now_ms) - start))
     ((took <= worst)) || worst=$took
     ((i % 10 != 0)) || kill_worker web2
+    kill -0 $load1 2>/dev/null || complaints
     kill -0 $load1 2>/dev/null || fail "the load ended early: $(cat "$TMP/load1" "$TMP/err1")"
     sleep "0.$((RANDOM % 5 + 1))"
 done
@@ -46,5 +50,6 @@ cat "$TMP/err1" "$TMP/err2" >&2
 sum=$(cat "$TMP/load1" "$TMP/load2" | awk '{ ops += $3; failures += $5; if ($7 > worst) worst = $7 }
     END { printf "%d system calls, %d failed, worst stall %.0f ms", ops, failures, worst }')
 figure "$kills times kill -9 of the worker: $sum; ready again after at most $worst ms"
+((bad == 0)) || complaints
 ((bad == 0)) || fail "system calls failed while the worker was killed: $sum"
 converge 60
